@@ -185,8 +185,9 @@ class Arena:
         return cls(out[0])
 
     def close(self) -> None:
-        """Unmaps the memory; no other method may be called after this."""
-        ffi.release(self._a)
+        """Unmaps the memory; any other method raises TypeError after this, and touches nothing."""
+        pointer, self._a = self._a, None
+        ffi.release(pointer)
 
     @property
     def fd(self) -> int:

@@ -1,0 +1,1 @@
+"""The tests of mod_listen and pylisten."""
