@@ -6,6 +6,7 @@ Every error that a caller may want to catch descends from one root::
     ├── ConfigError              pylisten.toml, the environment or a flag is wrong
     ├── VerbError                a listen verb is refused
     ├── WireError                a server's text frame is refused; the listen goes on
+    │   └── QueueFull            too much waits to be played already: see pylisten.playback
     ├── ShmError (an OSError)    shared memory: a stale slot, a bad arena, a failed mapping
     └── EslError                 the event socket: see pylisten.esl
 

@@ -28,13 +28,34 @@ static struct lsn_producer *live_producer(const struct lsn_arena *a, uint32_t sl
 	return p && p->live ? p : NULL;
 }
 
-/* The ring holds something that no worker of ours writes: give all of it up. */
+/* The ring holds something that no worker of ours writes: gives all of it up, and moves the
+ * position to where the writer believes to be. */
 static void give_up(const struct lsn_ring *ring, struct lsn_slot *s, struct lsn_producer *p)
 {
+	uint64_t written = atomic_load_explicit(&s->written, memory_order_acquire);
+
 	lsn_count(&s->producer.corrupt, 1);
 	p->play_rpos = lsn_ring_wpos(ring);
 	p->play_used = 0;
+	if (written > p->played)
+		p->played = written;
+}
+
+/* Publishes that what was played ends at `from`, and that playing goes on at p->played. */
+static void publish_flush(const struct lsn_ring *ring, struct lsn_slot *s, struct lsn_producer *p,
+                          uint64_t to, uint64_t from)
+{
+	struct lsn_flush_shared *f = &s->flush[p->flushes % LSN_FLUSHES];
+
 	lsn_ring_consume(ring, p->play_rpos);
+	lsn_count(&s->producer.flushed_ticks, p->played - from);
+	atomic_store_explicit(&f->to, to, memory_order_relaxed);
+	atomic_store_explicit(&f->from, from, memory_order_relaxed);
+	atomic_store_explicit(&f->upto, p->played, memory_order_relaxed);
+	p->flushes++;
+	/* In this order: whoever sees the position jump sees the flush that made it. */
+	atomic_store_explicit(&s->flushes, p->flushes, memory_order_release);
+	atomic_store_explicit(&s->played, p->played, memory_order_release);
 }
 
 static int peek(const struct lsn_ring *ring, struct lsn_producer *p, struct lsn_record *rec,
@@ -51,7 +72,6 @@ static int peek(const struct lsn_ring *ring, struct lsn_producer *p, struct lsn_
 static void flush(const struct lsn_ring *ring, struct lsn_slot *s, struct lsn_producer *p,
                   uint64_t to)
 {
-	struct lsn_flush_shared *f = &s->flush[p->flushes % LSN_FLUSHES];
 	uint64_t from = p->played;
 	struct lsn_record rec;
 	const uint8_t *payload;
@@ -65,16 +85,7 @@ static void flush(const struct lsn_ring *ring, struct lsn_slot *s, struct lsn_pr
 	}
 	if (p->play_rpos < to)
 		give_up(ring, s, p);
-	lsn_ring_consume(ring, p->play_rpos);
-	lsn_count(&s->producer.flushed_ticks, p->played - from);
-
-	atomic_store_explicit(&f->to, to, memory_order_relaxed);
-	atomic_store_explicit(&f->from, from, memory_order_relaxed);
-	atomic_store_explicit(&f->upto, p->played, memory_order_relaxed);
-	p->flushes++;
-	/* In this order: whoever sees the position jump sees the flush that made it. */
-	atomic_store_explicit(&s->flushes, p->flushes, memory_order_release);
-	atomic_store_explicit(&s->played, p->played, memory_order_release);
+	publish_flush(ring, s, p, to, from);
 }
 
 uint32_t lsn_play_rate(struct lsn_arena *a, uint32_t slot)
@@ -98,8 +109,12 @@ uint32_t lsn_play_rate(struct lsn_arena *a, uint32_t slot)
 		flush(&ring, s, p, to);
 
 	found = peek(&ring, p, &rec, &payload);
-	if (found < 0)
+	if (found < 0) {
+		uint64_t from = p->played;
+
 		give_up(&ring, s, p);
+		publish_flush(&ring, s, p, p->play_rpos, from);
+	}
 	return found == 1 ? rec.rate : 0;
 }
 
