@@ -32,7 +32,7 @@ _CLOSE_TIMEOUT_S = 2.0
 
 
 class ConnectError(PylistenError):
-    """The WebSocket could not be opened; `str()` names the cause, and the mend where one is known."""
+    """The WebSocket could not be opened; `str()` names the cause, and how to mend it if known."""
 
 
 class _Connect(connect):
