@@ -318,6 +318,10 @@ class Arena:
         """Gives up what the rings hold now and later; returns samples per track given up."""
         return int(_check(lib.lsn_discard(self._a, slot, gen, at_ns), f"slot {slot}"))
 
+    def trim(self, slot: int, gen: int, at_ns: int, keep_ms: int) -> int:
+        """Gives up audio older than `keep_ms`; returns samples per track given up."""
+        return int(_check(lib.lsn_trim(self._a, slot, gen, at_ns, keep_ms), f"slot {slot}"))
+
     def drain(self, at_ns: int) -> list[Item]:
         """Takes everything that is ready in all attached slots, in order within each slot."""
         out: list[Item] = []

@@ -134,25 +134,47 @@ static void skip_before(struct lsn_arena *a, uint32_t slot, uint32_t track, uint
 		lsn_ring_consume(&ring, c->rpos[track]);
 }
 
-int64_t lsn_discard(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint64_t now_ns)
+/* Moves on to the frame in which `until` lies; returns the samples per track given up. */
+static int64_t skip_to(struct lsn_arena *a, uint32_t slot, uint64_t until_ns)
 {
-	struct lsn_consumer *c = attached(a, slot, gen);
-	struct lsn_info info;
+	struct lsn_consumer *c = &a->consumer[slot];
 	uint64_t until, given_up;
 
-	if (!c)
-		return -ESTALE;
-	(void)lsn_slot_info(a, slot, &info);
-	until = info.end_ns && info.end_ns < now_ns ? info.end_ns : now_ns;
-	until = until > c->start_ns ? lsn_ns_to_samples(until - c->start_ns, c->rate) : 0;
+	until = until_ns > c->start_ns ? lsn_ns_to_samples(until_ns - c->start_ns, c->rate) : 0;
 	until -= until % lsn_frame_samples(c->rate);
 	given_up = until > c->emitted ? until - c->emitted : 0;
 	c->emitted += given_up;
 	atomic_store_explicit(&lsn_slot_at(a, slot)->emitted, c->emitted, memory_order_release);
 	skip_before(a, slot, LSN_NEAR, c->emitted);
 	skip_before(a, slot, LSN_FAR, c->emitted);
-	c->drop = true;
 	return (int64_t)given_up;
+}
+
+int64_t lsn_discard(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint64_t now_ns)
+{
+	struct lsn_consumer *c = attached(a, slot, gen);
+	struct lsn_info info;
+
+	if (!c)
+		return -ESTALE;
+	(void)lsn_slot_info(a, slot, &info);
+	c->drop = true;
+	return skip_to(a, slot, info.end_ns && info.end_ns < now_ns ? info.end_ns : now_ns);
+}
+
+int64_t lsn_trim(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint64_t now_ns,
+                 uint32_t keep_ms)
+{
+	struct lsn_consumer *c = attached(a, slot, gen);
+	uint64_t keep_ns = (uint64_t)keep_ms * 1000000u;
+	struct lsn_info info;
+
+	if (!c)
+		return -ESTALE;
+	(void)lsn_slot_info(a, slot, &info);
+	if (info.end_ns && info.end_ns < now_ns)
+		now_ns = info.end_ns;
+	return now_ns > keep_ns ? skip_to(a, slot, now_ns - keep_ns) : 0;
 }
 
 /* Audio that came after its place was handed out as silence is lost; count it. */

@@ -188,6 +188,11 @@ int lsn_flow(struct lsn_arena *a, uint32_t slot, uint32_t gen, int open);
 /** Gives up what the rings still hold, so that END can follow. Returns the
  *  number of samples per track given up. */
 int64_t lsn_discard(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint64_t now_ns);
+/** Gives up audio that is older than `keep_ms`, while the flow is closed, so that
+ *  the ring has room for what comes: the gap is then where the flow was closed,
+ *  and its length is known. Returns the number of samples per track given up. */
+int64_t lsn_trim(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint64_t now_ns,
+                 uint32_t keep_ms);
 /** Drains all attached slots: frames, digits and ends go to `items`, audio to
  *  `pcm`. Returns the number of items; if it equals `max`, or the buffer was
  *  too small for another frame, *more is set: call again. */

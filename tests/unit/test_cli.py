@@ -239,7 +239,7 @@ async def test_a_listen_from_start_to_stop(capsys: pytest.CaptureFixture[str]) -
         assert await run_on(switch, "resume", call.uuid, "bot") == 0
         assert (await worker.event("listen::command"))["Listen-Command"] == "resume"
         assert await run_on(switch, "stop", call.uuid) == 1
-        assert "no listen named listen" in capsys.readouterr().err
+        assert "no such listen on this channel" in capsys.readouterr().err
         assert await run_on(switch, "stop", call.uuid, "bot") == 0
         assert (await worker.event("listen::end"))["Listen-Reason"] == "stopped"
 
