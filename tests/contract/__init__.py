@@ -1,0 +1,1 @@
+"""What a worker and an operator may rely on, whatever switch there is."""
