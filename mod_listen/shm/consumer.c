@@ -36,6 +36,7 @@ int lsn_attach(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint32_t worker
 	struct lsn_consumer *c;
 	struct lsn_info info;
 	struct lsn_slot *s;
+	bool spoken; /* a far track that never spoke is not waited for */
 
 	if (!a->consumer || slot >= a->slots)
 		return -EINVAL;
@@ -48,6 +49,7 @@ int lsn_attach(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint32_t worker
 		return -ESTALE;
 
 	s = lsn_slot_at(a, slot);
+	spoken = atomic_load_explicit(&s->capture[LSN_FAR].wpos, memory_order_acquire) != 0;
 	*c = (struct lsn_consumer){
 		.attached = true,
 		.gen = gen,
@@ -55,13 +57,15 @@ int lsn_attach(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint32_t worker
 		.mix = info.mix,
 		.start_ns = info.start_ns,
 		.control_rpos = atomic_load_explicit(&s->control.rpos, memory_order_acquire),
-		.last_ns = {lsn_now_ns(), 0},
+		.last_ns = {lsn_now_ns(), spoken ? lsn_now_ns() : 0},
 		.emitted = atomic_load_explicit(&s->emitted, memory_order_acquire),
 		.play_wpos = atomic_load_explicit(&s->play.wpos, memory_order_acquire),
 		.written = atomic_load_explicit(&s->written, memory_order_acquire),
 	};
-	for (uint32_t i = 0; i < 2; i++)
+	for (uint32_t i = 0; i < 2; i++) {
 		c->rpos[i] = atomic_load_explicit(&s->capture[i].rpos, memory_order_acquire);
+		c->partial[i] = c->rpos[i] + 1;
+	}
 	a->attached[a->attached_count++] = slot;
 	return 0;
 }
@@ -188,21 +192,27 @@ static void count_late(struct lsn_slot *s, struct lsn_consumer *c, uint32_t trac
 		          (end < c->emitted ? end : c->emitted) - rec->pos);
 }
 
-static bool capture_record_ok(const struct lsn_record *rec, const struct lsn_consumer *c)
+/* No producer of ours lays audio more than half a second ahead of the clock. */
+static bool capture_record_ok(const struct lsn_record *rec, const struct lsn_consumer *c,
+                              uint64_t now_ns)
 {
+	uint64_t passed_ns = now_ns > c->start_ns ? now_ns - c->start_ns : 0;
+
 	return rec->type == LSN_REC_AUDIO && rec->rate == c->rate && rec->bytes &&
-	       rec->bytes % 2 == 0 && rec->pos < UINT64_MAX / 2;
+	       rec->bytes % 2 == 0 && rec->pos <= lsn_ns_to_samples(passed_ns, c->rate) + c->rate;
 }
 
 /* Copies what one track has for the frame at c->emitted. Nothing is consumed
  * yet: the other track may not be ready. */
-static enum cover cover(struct lsn_arena *a, uint32_t slot, uint32_t track, struct frame *f)
+static enum cover cover(struct lsn_arena *a, uint32_t slot, uint32_t track, struct frame *f,
+                        uint64_t now_ns)
 {
 	struct lsn_consumer *c = &a->consumer[slot];
 	struct lsn_slot *s = lsn_slot_at(a, slot);
 	struct lsn_ring ring = lsn_capture_ring(a, slot, track, c->rate);
 	uint32_t want = lsn_frame_samples(c->rate);
 	uint64_t from = c->emitted, to = from + want, at = c->rpos[track];
+	uint64_t next = from; /* records must not overlap; what does is used once */
 	struct lsn_record rec;
 	const uint8_t *payload;
 	bool head = true; /* nothing before this record is still of use */
@@ -211,10 +221,10 @@ static enum cover cover(struct lsn_arena *a, uint32_t slot, uint32_t track, stru
 	memset(f->pcm[track], 0, want * sizeof(int16_t));
 	while ((found = lsn_ring_peek(&ring, &at, &rec, &payload)) == 1) {
 		uint64_t end = rec.pos + rec.bytes / 2u;
-		uint64_t begin = rec.pos > from ? rec.pos : from;
+		uint64_t begin = rec.pos > next ? rec.pos : next;
 		uint64_t stop = end < to ? end : to;
 
-		if (!capture_record_ok(&rec, c)) {
+		if (!capture_record_ok(&rec, c, now_ns)) {
 			found = -EBADMSG;
 			break;
 		}
@@ -228,6 +238,7 @@ static enum cover cover(struct lsn_arena *a, uint32_t slot, uint32_t track, stru
 			memcpy(f->pcm[track] + (begin - from), payload + (begin - rec.pos) * 2u,
 			       (stop - begin) * 2u);
 			f->have[track] += (uint32_t)(stop - begin);
+			next = stop;
 			if (rec.level > f->level[track])
 				f->level[track] = rec.level;
 		}
@@ -251,7 +262,7 @@ static bool ready(const struct lsn_consumer *c, const enum cover *cov, uint32_t 
 {
 	uint64_t end = c->emitted + lsn_frame_samples(c->rate);
 	bool ended = info->state != LSN_LIVE, certain = false;
-	uint64_t until = ended ? info->end_ns : now_ns;
+	uint64_t until = ended && info->end_ns < now_ns ? info->end_ns : now_ns;
 
 	for (uint32_t i = 0; i < tracks; i++) {
 		bool idle = c->last_ns[i] + IDLE_NS < now_ns;
@@ -313,7 +324,7 @@ static int assemble(struct lsn_arena *a, uint32_t slot, uint64_t now_ns,
 	memset(f.have, 0, sizeof(f.have));
 	memset(f.level, 0, sizeof(f.level));
 	for (uint32_t i = 0; i < tracks; i++)
-		cov[i] = cover(a, slot, i, &f);
+		cov[i] = cover(a, slot, i, &f, now_ns);
 	if (!ready(c, cov, tracks, &f, now_ns, info))
 		return 0;
 

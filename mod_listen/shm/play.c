@@ -160,6 +160,9 @@ int lsn_play_pending(const struct lsn_arena *a, uint32_t slot)
 	if (slot >= a->slots)
 		return 0;
 	s = lsn_slot_at(a, slot);
+	/* Pairs with the fence in lsn_play_write: whoever stops reading looks here
+	 * once more, and sees the record or has made the writer kick. */
+	atomic_thread_fence(memory_order_seq_cst);
 	return atomic_load_explicit(&s->state, memory_order_acquire) == LSN_LIVE &&
 	       atomic_load_explicit(&s->play.wpos, memory_order_acquire) !=
 	           atomic_load_explicit(&s->play.rpos, memory_order_relaxed);

@@ -210,7 +210,12 @@ static void place(struct lsn_producer *p, const struct lsn_slot *s, uint32_t tra
 		/* nothing has been handed out: the exact place is still free */
 		p->next[track] = begin;
 	} else if (now_ns > last + PAUSE_NS || (first && track == LSN_FAR)) {
-		/* The reader has filled in up to the present, or is about to. */
+		/* The reader has filled in up to the present, or is about to; a little
+		 * further, where the other track lies ahead of the clock. */
+		uint64_t emitted = atomic_load_explicit(&s->emitted, memory_order_relaxed);
+
+		if (emitted > clock && emitted - clock < p->rate)
+			clock = emitted;
 		if (clock > p->next[track])
 			p->next[track] = clock;
 	} else {

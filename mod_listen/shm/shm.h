@@ -65,7 +65,7 @@ struct lsn_open {
 	uint64_t now_ns;
 };
 
-/* One thing that a drain hands out, in order of time within a slot. */
+/* One thing that a drain hands out: in order of time within a slot and kind; END comes last. */
 struct lsn_item {
 	uint32_t kind; /* enum lsn_kind */
 	uint32_t slot;
