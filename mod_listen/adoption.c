@@ -10,8 +10,8 @@
 
 #include "adoption.h"
 #include "events.h"
+#include "lookup.h"
 #include "registry.h"
-#include "service.h"
 
 static bool of_worker(const struct listen *l, const void *arg)
 {
@@ -75,7 +75,7 @@ void adoption_welcomed(void)
 	for (uint32_t i = 0; i < moved; i++)
 		events_adopt(list[i], list[i]->lost);
 	registry_count_adopted(moved);
-	registry_list_free(list, n);
+	lookup_free(list, n);
 }
 
 /**
@@ -104,7 +104,7 @@ void adoption_lost(uint32_t worker)
 		switch_log_printf(SWITCH_CHANNEL_LOG, SWITCH_LOG_WARNING,
 		                  "worker %s is gone, and %u listens wait for another one\n", name,
 		                  n - moved);
-	registry_list_free(list, n);
+	lookup_free(list, n);
 }
 
 /**
@@ -134,7 +134,7 @@ int adoption_drain(const char *name, uint32_t *moved, uint32_t *left)
 
 	*left = n - *moved;
 	tell(list, *moved, name);
-	registry_list_free(list, n);
+	lookup_free(list, n);
 	return 0;
 }
 
@@ -170,12 +170,12 @@ bool adoption_expire(void)
 
 	registry_settings(&settings);
 	e.timeout_ns = (uint64_t)settings.adopt_timeout_ms * 1000000u;
-	list = registry_list(expired, &e, &n);
+	list = lookup_all(expired, &e, &n);
 	for (uint32_t i = 0; i < n; i++)
 		(void)listen_end_reason(list[i], NULL, REASON_WORKER_LOST);
-	registry_list_free(list, n);
+	lookup_free(list, n);
 
-	list = registry_list(orphan, NULL, &n);
-	registry_list_free(list, n);
+	list = lookup_all(orphan, NULL, &n);
+	lookup_free(list, n);
 	return n > 0;
 }

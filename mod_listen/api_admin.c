@@ -27,8 +27,8 @@ static void drain(char *rest, switch_stream_handle_t *stream)
 		return;
 	}
 	if (!command_json(rest)) {
-		stream->write_function(stream, "+OK %s is draining: %u listens moved, %u stay until they end\n",
-		                       name, moved, left);
+		stream->write_function(stream, "+OK %s is draining: %u listens moved, %u stay\n", name,
+		                       moved, left);
 		return;
 	}
 	obj = cJSON_CreateObject();
@@ -48,7 +48,7 @@ static void keep(cJSON *kept, const char *setting, const char *why)
 
 static const char *why_not_bound(int err)
 {
-	return err == -EBUSY ? "workers are attached" : "the new socket could not be made, see the log";
+	return err == -EBUSY ? "workers are attached" : "the new socket cannot be made, see the log";
 }
 
 /* Puts in force what can change now; lists the rest in `kept`. */

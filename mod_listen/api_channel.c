@@ -7,6 +7,7 @@
 #include "api.h"
 #include "command.h"
 #include "events.h"
+#include "lookup.h"
 #include "registry.h"
 #include "report.h"
 
@@ -67,11 +68,11 @@ static struct listen *find(const char *uuid, char **rest, bool more)
 	switch_assert(copy);
 	word = command_word(&at);
 	if (*word && (!more || *at))
-		l = registry_find_name(uuid, word);
+		l = lookup_name(uuid, word);
 	if (l) {
 		*rest += at - copy;
 	} else if (!*word || more || !strcmp(word, "silence") || !strcmp(word, "drop")) {
-		l = registry_find_name(uuid, NAME_DEFAULT);
+		l = lookup_name(uuid, NAME_DEFAULT);
 	}
 	free(copy);
 	return l;
@@ -109,7 +110,7 @@ static void relay(struct listen *l, const char *verb, const char *argument,
 {
 	char worker[WORKER_NAME_MAX + 1];
 
-	registry_worker_name(l, worker);
+	lookup_worker_name(l, worker);
 	if (!*worker) {
 		stream->write_function(stream, "-ERR NO_WORKER it waits for a worker\n");
 		return;

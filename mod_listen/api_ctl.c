@@ -7,16 +7,15 @@
 #include "api.h"
 #include "command.h"
 #include "events.h"
+#include "lookup.h"
 #include "registry.h"
 
 static void describe(struct listen *l, switch_stream_handle_t *stream)
 {
-	static const char *const mixes[] = {
-		[LSN_MONO] = "mono", [LSN_STEREO] = "stereo", [LSN_MIXED] = "mixed"};
 	cJSON *obj = cJSON_CreateObject();
 	char worker[WORKER_NAME_MAX + 1];
 
-	registry_worker_name(l, worker);
+	lookup_worker_name(l, worker);
 	cJSON_AddStringToObject(obj, "id", l->id);
 	cJSON_AddStringToObject(obj, "uuid", l->uuid);
 	cJSON_AddStringToObject(obj, "name", l->name);
@@ -26,7 +25,7 @@ static void describe(struct listen *l, switch_stream_handle_t *stream)
 	cJSON_AddStringToObject(obj, "verb", l->verb);
 	cJSON_AddRawToObject(obj, "attributes", l->attributes);
 	cJSON_AddNumberToObject(obj, "sample_rate", l->rate);
-	cJSON_AddStringToObject(obj, "mix_type", mixes[l->mix]);
+	cJSON_AddStringToObject(obj, "mix_type", listen_mix_name(l));
 	cJSON_AddBoolToObject(obj, "adopted", l->adopted);
 	cJSON_AddBoolToObject(obj, "blocking", l->blocking);
 	cJSON_AddNumberToObject(obj, "start_epoch_ms", (double)l->start_epoch_ms);
@@ -67,8 +66,8 @@ static void event(struct listen *l, const cJSON *json, switch_stream_handle_t *s
 		stream->write_function(stream, "+OK\n");
 	else
 		stream->write_function(stream, "-ERR BAD_REQUEST event: found %s, expected connect, "
-		                       "reconnect, dtmf, play_start, play_done, message or transcription\n",
-		                       name ? name : "nothing");
+		                       "reconnect, dtmf, play_start, play_done, message or "
+		                       "transcription\n", name ? name : "nothing");
 	if (session)
 		switch_core_session_rwunlock(session);
 }

@@ -6,6 +6,7 @@
 
 #include "app.h"
 #include "carrier.h"
+#include "lookup.h"
 #include "registry.h"
 
 static void report_refusal(switch_core_session_t *session, const struct refusal *refusal)
@@ -144,7 +145,7 @@ void listen_start_app(switch_core_session_t *session, const char *data)
 void listen_stop_app(switch_core_session_t *session, const char *data)
 {
 	const char *name = zstr(data) ? NAME_DEFAULT : data;
-	struct listen *l = registry_find_name(switch_core_session_get_uuid(session), name);
+	struct listen *l = lookup_name(switch_core_session_get_uuid(session), name);
 
 	if (!l) {
 		switch_log_printf(SWITCH_CHANNEL_SESSION_LOG(session), SWITCH_LOG_NOTICE,

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "digits.h"
-#include "tap.h"
+#include "taps.h"
 
 #define UNITS_PER_S 8000u /* what a worker is given */
 
@@ -99,7 +99,7 @@ static void handle(switch_core_session_t *session, switch_core_session_t *source
 
 	if (!strchr("0123456789*#ABCDabcd", dtmf->digit) || sensitive(source, dtmf))
 		return;
-	tap = tap_find(switch_core_session_get_uuid(session));
+	tap = taps_find(switch_core_session_get_uuid(session));
 	if (!tap)
 		return;
 	deliver(tap, dtmf->digit, duration_of(source, dtmf), far);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "events.h"
+#include "lookup.h"
 #include "registry.h"
 #include "text.h"
 
@@ -76,7 +77,7 @@ static switch_event_t *create(const char *subclass, struct listen *l, switch_cha
 	if (switch_event_create_subclass(&event, SWITCH_EVENT_CUSTOM, subclass) !=
 	    SWITCH_STATUS_SUCCESS)
 		return NULL;
-	registry_worker_name(l, worker);
+	lookup_worker_name(l, worker);
 	add(event, "Listen-Version", "1");
 	add(event, "Listen-ID", l->id);
 	add(event, "Listen-Name", l->name);
@@ -96,14 +97,12 @@ static switch_event_t *create(const char *subclass, struct listen *l, switch_cha
  */
 void events_start(struct listen *l, switch_channel_t *channel)
 {
-	static const char *const mixes[] = {
-		[LSN_MONO] = "mono", [LSN_STEREO] = "stereo", [LSN_MIXED] = "mixed"};
 	switch_event_t *event = create(PREFIX "start", l, channel);
 
 	if (!event)
 		return;
 	add_number(event, "Listen-Sample-Rate", l->rate);
-	add(event, "Listen-Mix-Type", mixes[l->mix]);
+	add(event, "Listen-Mix-Type", listen_mix_name(l));
 	switch_event_fire(&event);
 }
 

@@ -10,12 +10,22 @@
 #include "registry.h"
 #include "tap.h"
 
+/**
+ * @param l  Listen
+ *
+ * @return The same, with a reference more
+ */
 struct listen *listen_ref(struct listen *l)
 {
 	atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
 	return l;
 }
 
+/**
+ * Gives up a reference.
+ *
+ * @param l  Listen
+ */
 void listen_unref(struct listen *l)
 {
 	if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) != 1)
@@ -52,6 +62,19 @@ bool listen_live(const struct listen *l)
 bool listen_wants_far(const struct listen *l)
 {
 	return l->mix != LSN_MONO;
+}
+
+/**
+ * @param l  Listen
+ *
+ * @return What mixType was asked for
+ */
+const char *listen_mix_name(const struct listen *l)
+{
+	static const char *const names[] = {
+		[LSN_MONO] = "mono", [LSN_STEREO] = "stereo", [LSN_MIXED] = "mixed"};
+
+	return names[l->mix];
 }
 
 static struct listen *new_listen(switch_core_session_t *session, const struct request *req,

@@ -84,6 +84,7 @@ struct listen *listen_ref(struct listen *l);
 void listen_unref(struct listen *l);
 bool listen_live(const struct listen *l);
 bool listen_wants_far(const struct listen *l);
+const char *listen_mix_name(const struct listen *l);
 
 void listen_set_result(switch_channel_t *channel, const char *id, const struct ending *end);
 

@@ -12,9 +12,10 @@
 #include "api.h"
 #include "app.h"
 #include "events.h"
+#include "lookup.h"
 #include "registry.h"
 #include "service.h"
-#include "tap.h"
+#include "taps.h"
 #include "version.h"
 #include "workers.h"
 #include "writer.h"
@@ -47,13 +48,13 @@ static switch_status_t list_listens(const char *line, const char *cursor,
                                     switch_console_callback_match_t **matches)
 {
 	uint32_t n;
-	struct listen **list = registry_list_channel(NULL, &n);
+	struct listen **list = lookup_channel(NULL, &n);
 
 	(void)line;
 	(void)cursor;
 	for (uint32_t i = 0; i < n; i++)
 		switch_console_push_match(matches, list[i]->id);
-	registry_list_free(list, n);
+	lookup_free(list, n);
 	return *matches ? SWITCH_STATUS_SUCCESS : SWITCH_STATUS_FALSE;
 }
 
@@ -152,11 +153,11 @@ fail:
 static void end_all(void)
 {
 	uint32_t n;
-	struct listen **list = registry_list_channel(NULL, &n);
+	struct listen **list = lookup_channel(NULL, &n);
 
 	for (uint32_t i = 0; i < n; i++)
 		(void)listen_end_reason(list[i], NULL, REASON_STOPPED);
-	registry_list_free(list, n);
+	lookup_free(list, n);
 }
 
 /* No callback, writer or slot may know of us when our code is unmapped. */
@@ -168,7 +169,7 @@ static bool all_left(void)
 	registry_lock();
 	slots_count(&n, &sum);
 	registry_unlock();
-	return !n.live && !tap_count() && !writer_count();
+	return !n.live && !taps_count() && !writer_count();
 }
 
 SWITCH_MODULE_SHUTDOWN_FUNCTION(mod_listen_shutdown)

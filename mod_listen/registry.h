@@ -39,11 +39,6 @@ void registry_count_adopted(uint32_t n);
 void registry_count_refused(void);
 
 struct listen *registry_find(const char *id);
-struct listen *registry_find_name(const char *uuid, const char *name);
-struct listen **registry_list(slots_filter wanted, const void *arg, uint32_t *n);
-struct listen **registry_list_channel(const char *uuid, uint32_t *n);
-void registry_list_free(struct listen **list, uint32_t n);
-void registry_worker_name(struct listen *l, char *name);
 void registry_tallies(struct tallies *t);
 
 #endif

@@ -2,14 +2,12 @@
  * @file report.c  What runs, for operators and workers
  */
 #include "command.h"
+#include "lookup.h"
 #include "registry.h"
 #include "report.h"
-#include "tap.h"
+#include "taps.h"
 #include "version.h"
 #include "writer.h"
-
-static const char *const mixes[] = {
-	[LSN_MONO] = "mono", [LSN_STEREO] = "stereo", [LSN_MIXED] = "mixed"};
 
 static void add_pair(cJSON *obj, const char *key, const uint64_t *v)
 {
@@ -52,7 +50,7 @@ static cJSON *listen_json(struct listen *l)
 	char worker[WORKER_NAME_MAX + 1];
 	struct lsn_counters c = {0};
 
-	registry_worker_name(l, worker);
+	lookup_worker_name(l, worker);
 	(void)lsn_slot_counters(l->arena, l->slot, &c);
 	cJSON_AddStringToObject(obj, "id", l->id);
 	cJSON_AddStringToObject(obj, "uuid", l->uuid);
@@ -62,7 +60,7 @@ static cJSON *listen_json(struct listen *l)
 	cJSON_AddNumberToObject(obj, "generation", l->gen);
 	cJSON_AddStringToObject(obj, "state", state_of(l));
 	cJSON_AddNumberToObject(obj, "sample_rate", l->rate);
-	cJSON_AddStringToObject(obj, "mix_type", mixes[l->mix]);
+	cJSON_AddStringToObject(obj, "mix_type", listen_mix_name(l));
 	cJSON_AddNumberToObject(obj, "duration_ms", (double)age_ms(l));
 	add_counters(obj, "counters", &c);
 	return obj;
@@ -72,10 +70,10 @@ static void write_listen(switch_stream_handle_t *stream, struct listen *l)
 {
 	char worker[WORKER_NAME_MAX + 1];
 
-	registry_worker_name(l, worker);
-	stream->write_function(stream, "%s  channel %s  name %s  worker %s  %s  %u Hz %s  %u s\n", l->id,
-	                       l->uuid, l->name, *worker ? worker : "-", state_of(l), l->rate,
-	                       mixes[l->mix], (unsigned)(age_ms(l) / 1000u));
+	lookup_worker_name(l, worker);
+	stream->write_function(stream, "%s  channel %s  name %s  worker %s  %s  %u Hz %s  %u s\n",
+	                       l->id, l->uuid, l->name, *worker ? worker : "-", state_of(l), l->rate,
+	                       listen_mix_name(l), (unsigned)(age_ms(l) / 1000u));
 }
 
 /**
@@ -88,7 +86,7 @@ static void write_listen(switch_stream_handle_t *stream, struct listen *l)
 void report_list(switch_stream_handle_t *stream, const char *uuid, bool json)
 {
 	uint32_t n;
-	struct listen **list = registry_list_channel(uuid, &n);
+	struct listen **list = lookup_channel(uuid, &n);
 	cJSON *obj = cJSON_CreateObject();
 	cJSON *array = cJSON_AddArrayToObject(obj, "listens");
 
@@ -100,7 +98,7 @@ void report_list(switch_stream_handle_t *stream, const char *uuid, bool json)
 		else
 			write_listen(stream, list[i]);
 	}
-	registry_list_free(list, n);
+	lookup_free(list, n);
 	if (json)
 		command_write_json(stream, "", obj);
 	else
@@ -200,7 +198,7 @@ static cJSON *status_json(const struct overview *o)
 	cJSON_AddBoolToObject(obj, "idle_writer", o->settings.idle_writer);
 	cJSON_AddNumberToObject(obj, "live", o->slots.live);
 	cJSON_AddNumberToObject(obj, "workers", o->workers);
-	cJSON_AddNumberToObject(obj, "channels", tap_count());
+	cJSON_AddNumberToObject(obj, "channels", taps_count());
 	cJSON_AddNumberToObject(obj, "idle_writers", writer_count());
 	cJSON_AddNumberToObject(obj, "started", (double)o->tallies.started);
 	cJSON_AddNumberToObject(obj, "ended", (double)o->tallies.ended);
@@ -224,7 +222,7 @@ static void write_status(switch_stream_handle_t *stream, const struct overview *
 	stream->write_function(stream, "handoff-socket  %s\n", o->settings.socket);
 	stream->write_function(stream, "workers         %u\n", o->workers);
 	stream->write_function(stream, "listens         %u live, at most %u, %u channels\n",
-	                       o->slots.live, lsn_arena_slots(slots_arena()), tap_count());
+	                       o->slots.live, lsn_arena_slots(slots_arena()), taps_count());
 	stream->write_function(stream, "since load      %u started, %u ended, %u refused, %u adopted\n",
 	                       (unsigned)o->tallies.started, (unsigned)o->tallies.ended,
 	                       (unsigned)o->tallies.refused, (unsigned)o->tallies.adopted);

@@ -22,8 +22,8 @@ static int bad(struct refusal *refusal, const char *path, const cJSON *found, co
 {
 	char *text = found ? cJSON_PrintUnformatted(found) : NULL;
 	char *line = text_one_line(text);
-	int err = refuse(refusal, REASON_BAD_REQUEST, "BAD_REQUEST", "%s: found %.*s, expected %s", path,
-	                 SHOWN, line ? line : "nothing", expected);
+	int err = refuse(refusal, REASON_BAD_REQUEST, "BAD_REQUEST",
+	                 "%s: found %.*s, expected %s", path, SHOWN, line ? line : "nothing", expected);
 
 	free(line);
 	free(text);
@@ -166,7 +166,8 @@ static int read_properties(struct request *req, const cJSON *verb, struct refusa
 	if (!err)
 		err = read_playback(verb, &req->playback, refusal);
 	if (!err)
-		err = read_bool(verb, "includePlayback", "includePlayback", &req->include_playback, refusal);
+		err = read_bool(verb, "includePlayback", "includePlayback", &req->include_playback,
+		                refusal);
 	if (!err)
 		err = read_bool(verb, "earlyMedia", "earlyMedia", &req->early_media, refusal);
 	return err;

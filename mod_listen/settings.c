@@ -28,19 +28,22 @@ static switch_xml_config_int_options_t adopt_range = {SWITCH_TRUE, 0, SWITCH_TRU
 
 static switch_xml_config_item_t items[] = {
 	SWITCH_CONFIG_ITEM_STRING_STRDUP("handoff-socket", CONFIG_RELOADABLE, &socket_path, NULL,
-                                     "path", "where workers attach; default $${run_dir}/listen.sock"),
-	SWITCH_CONFIG_ITEM("handoff-mode", SWITCH_CONFIG_STRING, CONFIG_RELOADABLE, &socket_mode, "0660",
-                       &octal, "octal", "file mode of the handoff socket"),
+	                                 "path", "where workers attach, by default "
+	                                         "$${run_dir}/listen.sock"),
+	SWITCH_CONFIG_ITEM("handoff-mode", SWITCH_CONFIG_STRING, CONFIG_RELOADABLE, &socket_mode,
+	                   "0660", &octal, "octal", "file mode of the handoff socket"),
 	SWITCH_CONFIG_ITEM_STRING_STRDUP("handoff-group", CONFIG_RELOADABLE, &socket_group, NULL,
-                                     "group", "group that owns the handoff socket"),
+	                                 "group", "group that owns the handoff socket"),
 	SWITCH_CONFIG_ITEM("max-listens", SWITCH_CONFIG_INT, CONFIG_RELOADABLE, &max_listens, 1024,
-                       &slots_range, "1-4096", "listens that may run at once"),
+	                   &slots_range, "1-4096", "listens that may run at once"),
 	SWITCH_CONFIG_ITEM("ring-ms", SWITCH_CONFIG_INT, CONFIG_RELOADABLE, &ring_ms, 10000,
-                       &ring_range, "200-60000", "audio that a capture ring holds, ms"),
-	SWITCH_CONFIG_ITEM("adopt-timeout-ms", SWITCH_CONFIG_INT, CONFIG_RELOADABLE, &adopt_timeout_ms,
-                       10000, &adopt_range, "0-600000", "how long a listen waits for another worker, ms"),
+	                   &ring_range, "200-60000", "audio that a capture ring holds, ms"),
+	SWITCH_CONFIG_ITEM("adopt-timeout-ms", SWITCH_CONFIG_INT, CONFIG_RELOADABLE,
+	                   &adopt_timeout_ms, 10000, &adopt_range, "0-600000",
+	                   "how long a listen waits for another worker, ms"),
 	SWITCH_CONFIG_ITEM("idle-writer", SWITCH_CONFIG_BOOL, CONFIG_RELOADABLE, &idle_writer,
-                       SWITCH_TRUE, NULL, "true|false", "play to channels that nobody else writes to"),
+	                   SWITCH_TRUE, NULL, "true|false",
+	                   "play to channels that nobody else writes to"),
 	SWITCH_CONFIG_ITEM_END()
 };
 
@@ -66,7 +69,8 @@ static void copy_path(struct settings *s)
 	}
 	if (strlen(socket_path) > SETTINGS_PATH_MAX)
 		switch_log_printf(SWITCH_CHANNEL_LOG, SWITCH_LOG_ERROR,
-		                  "handoff-socket is longer than %u bytes and was cut\n", SETTINGS_PATH_MAX);
+		                  "handoff-socket is longer than %u bytes and was cut\n",
+		                  SETTINGS_PATH_MAX);
 	switch_copy_string(s->socket, socket_path, sizeof(s->socket));
 }
 

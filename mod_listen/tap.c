@@ -16,41 +16,18 @@
 #include "digits.h"
 #include "media.h"
 #include "tap.h"
+#include "taps.h"
 
 #define BUG_FUNCTION "mod_listen"
 
-static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
-static switch_hash_t *table; /* channel uuid → tap */
-static uint32_t table_n;
-
-void taps_init(void)
-{
-	switch_core_hash_init(&table);
-	table_n = 0;
-}
-
-void taps_close(void)
-{
-	switch_core_hash_destroy(&table);
-}
-
-struct tap *tap_ref(struct tap *tap)
-{
-	atomic_fetch_add_explicit(&tap->refs, 1, memory_order_relaxed);
-	return tap;
-}
-
-void tap_unref(struct tap *tap)
-{
-	if (atomic_fetch_sub_explicit(&tap->refs, 1, memory_order_acq_rel) != 1)
-		return;
-	pthread_mutex_destroy(&tap->lock);
-	pthread_mutex_destroy(&tap->digits);
-	free(tap->uuid);
-	free(tap);
-}
-
-static struct tap *new_tap(const char *uuid)
+/**
+ * Makes a tap, with one reference.
+ *
+ * @param uuid  Channel
+ *
+ * @return The tap
+ */
+struct tap *tap_new(const char *uuid)
 {
 	struct tap *tap = calloc(1, sizeof(*tap));
 
@@ -64,64 +41,29 @@ static struct tap *new_tap(const char *uuid)
 }
 
 /**
- * @param uuid  Channel
+ * @param tap  Tap
  *
- * @return Its tap, with a reference, or NULL
+ * @return The same, with a reference more
  */
-struct tap *tap_find(const char *uuid)
+struct tap *tap_ref(struct tap *tap)
 {
-	struct tap *tap;
-
-	pthread_mutex_lock(&table_lock);
-	tap = switch_core_hash_find(table, uuid);
-	if (tap)
-		tap_ref(tap);
-	pthread_mutex_unlock(&table_lock);
+	atomic_fetch_add_explicit(&tap->refs, 1, memory_order_relaxed);
 	return tap;
-}
-
-static struct tap *find_or_new(const char *uuid)
-{
-	struct tap *tap;
-
-	pthread_mutex_lock(&table_lock);
-	tap = switch_core_hash_find(table, uuid);
-	if (!tap) {
-		tap = new_tap(uuid); /* its reference is the table's */
-		switch_core_hash_insert(table, uuid, tap);
-		table_n++;
-	}
-	tap_ref(tap);
-	pthread_mutex_unlock(&table_lock);
-	return tap;
-}
-
-static void drop(struct tap *tap)
-{
-	bool mine;
-
-	pthread_mutex_lock(&table_lock);
-	mine = switch_core_hash_find(table, tap->uuid) == tap;
-	if (mine) {
-		switch_core_hash_delete(table, tap->uuid);
-		table_n--;
-	}
-	pthread_mutex_unlock(&table_lock);
-	if (mine)
-		tap_unref(tap);
 }
 
 /**
- * @return Number of channels that are tapped
+ * Gives up a reference.
+ *
+ * @param tap  Tap
  */
-uint32_t tap_count(void)
+void tap_unref(struct tap *tap)
 {
-	uint32_t n;
-
-	pthread_mutex_lock(&table_lock);
-	n = table_n;
-	pthread_mutex_unlock(&table_lock);
-	return n;
+	if (atomic_fetch_sub_explicit(&tap->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	pthread_mutex_destroy(&tap->lock);
+	pthread_mutex_destroy(&tap->digits);
+	free(tap->uuid);
+	free(tap);
 }
 
 /**
@@ -218,7 +160,7 @@ int tap_join(switch_core_session_t *session, struct listen *l, struct refusal *r
 	int err;
 
 	for (;;) {
-		tap = find_or_new(l->uuid);
+		tap = taps_find_or_new(l->uuid);
 		pthread_mutex_lock(&tap->lock);
 		if (!atomic_load(&tap->gone))
 			break;
@@ -290,7 +232,7 @@ static void closed(struct tap *tap, switch_media_bug_t *bug, enum tap_side side)
 	if (!atomic_load(&tap->settling)) {
 		atomic_store(&tap->gone, true);
 		digits_unhook(session);
-		drop(tap);
+		taps_drop(tap);
 		end_all(tap, session);
 	}
 	tap_unref(tap);
@@ -395,7 +337,7 @@ void tap_settle(struct tap *tap, switch_core_session_t *session)
 			remove_bugs(tap, session);
 		}
 		atomic_store(&tap->gone, true);
-		drop(tap);
+		taps_drop(tap);
 	}
 	pthread_mutex_unlock(&tap->lock);
 }

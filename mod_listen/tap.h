@@ -35,13 +35,9 @@ struct tap {
 	_Atomic uint64_t writer_retry_ns;
 };
 
+struct tap *tap_new(const char *uuid);
 struct tap *tap_ref(struct tap *tap);
 void tap_unref(struct tap *tap);
-
-struct tap *tap_find(const char *uuid);
-uint32_t tap_count(void);
-void taps_init(void);
-void taps_close(void);
 
 int tap_join(switch_core_session_t *session, struct listen *l, struct refusal *refusal);
 int tap_attach(switch_core_session_t *session, struct listen *l);

@@ -14,6 +14,8 @@
 
 #include "workers.h"
 
+#define VISITOR "doctor-"
+
 static struct worker table[LSN_WORKERS_MAX];
 static _Atomic int doorbells[LSN_WORKERS_MAX];
 static int kick = -1;
@@ -107,7 +109,12 @@ uint32_t workers_attach(const char *name, pid_t pid)
 			continue;
 		if (open_doorbell(i))
 			break;
-		table[i] = (struct worker){.attached = true, .pid = pid};
+		table[i] = (struct worker){
+			.attached = true,
+			.pid = pid,
+			/* a visitor that only looks at what a worker would find */
+			.draining = !strncmp(name, VISITOR, sizeof(VISITOR) - 1),
+		};
 		switch_copy_string(table[i].name, name, sizeof(table[i].name));
 		return i;
 	}

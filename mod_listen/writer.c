@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "carrier.h"
+#include "lookup.h"
 #include "media.h"
 #include "registry.h"
 #include "service.h"
@@ -159,14 +160,14 @@ bool writer_serve(void)
 	registry_settings(&settings);
 	if (!settings.idle_writer)
 		return false;
-	list = registry_list(wanted, NULL, &n);
+	list = lookup_all(wanted, NULL, &n);
 	for (uint32_t i = 0; i < n; i++) {
 		struct tap *tap = list[i]->tap;
 
 		if (idle(tap, now_ns) && !atomic_exchange(&tap->writing, true))
 			launch(tap);
 	}
-	registry_list_free(list, n);
+	lookup_free(list, n);
 	return n > 0;
 }
 

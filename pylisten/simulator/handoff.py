@@ -183,7 +183,8 @@ class HandoffServer:
         name = self._check(hello, uid)
         index = next(i for i in range(self._workers_max) if i not in self.workers)
         doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        worker = Worker(name, index, pid, doorbell, connection=connection)
+        visitor = name.startswith("doctor-")  # looks around, and is never given a listen
+        worker = Worker(name, index, pid, doorbell, draining=visitor, connection=connection)
         try:
             fds = [self._arena_fd, doorbell, self._kick_fd]
             socket.send_fds(connection, [_welcome(Status.OK, index, "welcome")], fds)
