@@ -12,12 +12,37 @@
 #include "player.h"
 
 /* Longer than the resampler's filter at any of the rates: 80 taps of 8 kHz. */
-#define TAIL_MS 10u
+#define FILTER_MS 10u
+/* Half the filter that the resampler has at quality 5 of audio.c, in samples of
+ * the lower of the two rates: by so much its output is late. */
+#define HALF_FILTER 40u
+
+/* What comes out late is left out at the beginning of a clip and pushed out by
+ * zeros at its end. So a clip is as long as it is, and the next one, at another
+ * rate, begins where it ends. */
+static uint32_t late_in(const struct player *pl)
+{
+	if (pl->rate == pl->out_rate)
+		return 0; /* no filter */
+	return pl->rate <= pl->out_rate ? HALF_FILTER : HALF_FILTER * pl->rate / pl->out_rate;
+}
+
+static void begin_anew(struct player *pl)
+{
+	pl->tail = 0;
+	pl->skip = pl->rate ? late_in(pl) * pl->out_rate / pl->rate : 0;
+}
 
 static void push(struct player *pl, uint32_t *done, uint32_t n, const int16_t *pcm, uint32_t got)
 {
-	uint32_t direct = got < n - *done ? got : n - *done;
-	uint32_t rest = got - direct;
+	uint32_t skip = pl->skip < got ? pl->skip : got;
+	uint32_t direct, rest;
+
+	pl->skip -= skip;
+	pcm += skip;
+	got -= skip;
+	direct = got < n - *done ? got : n - *done;
+	rest = got - direct;
 
 	memcpy(pl->out + *done, pcm, (size_t)direct * sizeof(*pcm));
 	*done += direct;
@@ -39,7 +64,8 @@ static void take_carry(struct player *pl, uint32_t *done, uint32_t n)
 /* Samples of the clip that `missing` samples of the channel take. */
 static uint32_t needed(const struct player *pl, uint32_t missing)
 {
-	uint64_t n = ((uint64_t)missing * pl->rate + pl->out_rate - 1) / pl->out_rate;
+	uint64_t wanted = (uint64_t)missing + pl->skip;
+	uint64_t n = (wanted * pl->rate + pl->out_rate - 1) / pl->out_rate;
 
 	return n < CONVERT_MAX ? (uint32_t)n : CONVERT_MAX;
 }
@@ -47,14 +73,14 @@ static uint32_t needed(const struct player *pl, uint32_t missing)
 /* What was in the filter must not be heard: zeros push it out unheard. */
 static void forget(struct player *pl)
 {
-	int16_t zeros[LSN_RATE_MAX / 1000u * TAIL_MS] = {0};
+	int16_t zeros[LSN_RATE_MAX / 1000u * FILTER_MS] = {0};
 	uint32_t made;
 
 	pl->carry_n = 0;
-	pl->tail = 0;
 	if (pl->rate)
 		(void)converter_run(&pl->converter, pl->rate, pl->out_rate, zeros,
-		                    pl->rate / 1000u * TAIL_MS, &made);
+		                    pl->rate / 1000u * FILTER_MS, &made);
+	begin_anew(pl);
 }
 
 /* Carries out a flush that the worker asked for; returns the next clip's rate. */
@@ -75,8 +101,8 @@ static uint32_t read_clip(struct player *pl, struct lsn_arena *a, uint32_t slot,
 {
 	uint32_t n = lsn_play_read(a, slot, pcm, want);
 
-	/* At equal rates there is no filter, and so no tail. */
-	pl->tail = n && pl->rate != pl->out_rate ? pl->rate / 1000u * TAIL_MS : 0;
+	if (n)
+		pl->tail = late_in(pl);
 	return n;
 }
 
@@ -96,20 +122,24 @@ static bool block(struct player *pl, struct lsn_arena *a, uint32_t slot, uint32_
 	int16_t pcm[CONVERT_MAX];
 	const int16_t *made;
 	uint32_t got, made_n;
+	bool clip;
 
-	if (rate && rate != pl->rate && !pl->tail)
+	if (rate && rate != pl->rate && !pl->tail) {
 		pl->rate = rate;
+		begin_anew(pl);
+	}
 	if (!pl->rate)
 		return false;
-	if (rate == pl->rate)
-		got = read_clip(pl, a, slot, pcm, needed(pl, n - *done));
-	else
-		got = read_tail(pl, pcm, needed(pl, n - *done));
+	clip = rate == pl->rate;
+	got = clip ? read_clip(pl, a, slot, pcm, needed(pl, n - *done))
+	           : read_tail(pl, pcm, needed(pl, n - *done));
 	if (!got)
 		return false;
 	made = converter_run(&pl->converter, pl->rate, pl->out_rate, pcm, got, &made_n);
 	if (made)
 		push(pl, done, n, made, made_n);
+	if (!clip && !pl->tail)
+		begin_anew(pl);
 	return true;
 }
 
@@ -132,7 +162,7 @@ bool player_pull(struct player *pl, struct lsn_arena *a, uint32_t slot, uint32_t
 	if (rate != pl->out_rate) {
 		pl->out_rate = rate;
 		pl->carry_n = 0;
-		pl->tail = 0;
+		begin_anew(pl);
 	}
 	(void)next_rate(pl, a, slot);
 	take_carry(pl, &done, n);

@@ -18,6 +18,7 @@ struct player {
 	struct converter converter;
 	uint32_t rate;       /* of the clip that is playing; 0 = none yet */
 	uint32_t out_rate;   /* of the channel */
+	uint32_t skip;       /* samples made that are still to be left out */
 	uint32_t tail;       /* zeros, at `rate`, still to follow the clip */
 	atomic_bool sounding; /* something of a clip is still to be heard */
 	uint64_t flushed;    /* lsn_counters.flushed_ticks that has been acted on */

@@ -10,6 +10,8 @@
 
 /* A worker that does not release an ended slot for so long never will. */
 #define RECLAIM_NS 30000000000u
+/* … and without anybody who reads it: it ended before its worker knew of it */
+#define UNREAD_NS 2000000000u
 
 struct slot {
 	struct listen *listen; /* while it is published */
@@ -170,13 +172,14 @@ void slots_leave(struct listen *l)
 }
 
 /**
- * Notes that nobody will release the ended slots of a worker any more.
+ * Notes that a worker neither reads nor releases slots any more.
  *
  * @param worker  Index of the worker that is gone
  */
 void slots_abandon(uint32_t worker)
 {
 	for (uint32_t i = 0; i < size; i++) {
+		(void)lsn_slot_evict(arena, i, worker);
 		if (table[i].ended && table[i].worker == worker)
 			table[i].worker = LSN_NO_WORKER;
 	}
@@ -186,8 +189,10 @@ static bool due(const struct slot *s, uint32_t slot, uint64_t now_ns)
 {
 	struct lsn_info info;
 
-	return s->ended && (s->worker == LSN_NO_WORKER || now_ns > s->end_ns + RECLAIM_NS ||
-	                    (!lsn_slot_info(arena, slot, &info) && info.state == LSN_RELEASED));
+	if (!s->ended || lsn_slot_info(arena, slot, &info))
+		return false;
+	return s->worker == LSN_NO_WORKER || info.state == LSN_RELEASED ||
+	       now_ns > s->end_ns + (info.reader == LSN_NO_WORKER ? UNREAD_NS : RECLAIM_NS);
 }
 
 static void add_counters(struct lsn_counters *sum, uint32_t slot)

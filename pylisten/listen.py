@@ -8,6 +8,7 @@ counted, and comes later.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import ssl
@@ -47,6 +48,10 @@ _REASON_WAIT_NS = 1_000_000_000
 
 _END_RETRY_S = 0.5
 
+# A worker that gives a listen away detaches within a frame; longer means that it hangs.
+_PREDECESSOR_S = 2.0
+_ATTACH_RETRY_S = 0.01
+
 
 class ListenGone(PylistenError):
     """The listen ended before it could be served."""
@@ -84,6 +89,7 @@ class Listen:
         self._end_ns = 0  # when the last frame had come; 0 before
         self._end_reason = ""
         self._released = asyncio.Event()
+        self._running: asyncio.Task[object] | None = None
         self._conversation: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,7 +105,7 @@ class Listen:
             raise ListenGone(reply)
         described = json.loads(reply[len("+OK ") :])
         self._slot, self._gen = described["slot"], described["generation"]
-        self._switch.arena.attach(self._slot, self._gen, self._switch.worker)
+        await self._attach_slot()
         try:
             verb = parse_verb(described["verb"])
         except VerbError as exc:
@@ -107,6 +113,19 @@ class Listen:
         else:
             self._session = self._make_session(verb, described)
         return self._slot
+
+    async def _attach_slot(self) -> None:
+        """Attaches, as soon as the worker that had the listen before has detached."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + _PREDECESSOR_S
+        while True:
+            try:
+                self._switch.arena.attach(self._slot, self._gen, self._switch.worker)
+                return
+            except ShmError as exc:
+                if exc.errno != errno.EBUSY or loop.time() > give_up_at:
+                    raise
+            await asyncio.sleep(_ATTACH_RETRY_S)
 
     def _make_session(self, verb: Verb, described: dict[str, object]) -> Session:
         attributes = described.get("attributes")
@@ -123,6 +142,7 @@ class Listen:
         """Serves until the slot is released. Cancelled, it closes the WebSocket and leaves the
         slot to another worker."""
         commands = self._spawn(self._send_commands())
+        self._running = asyncio.current_task()
         try:
             if self._session is None:
                 await self._refuse()
@@ -166,6 +186,15 @@ class Listen:
             case shm.Kind.END:
                 self._end_ns = now_ns
                 self._check_end(now_ns)
+            case shm.Kind.MOVED:
+                self._give_away()
+
+    def _give_away(self) -> None:
+        """The switch gave the listen to another worker, which waits until we have detached."""
+        with suppress(ShmError):
+            self._switch.arena.detach(self._slot, self._gen)
+        if self._running:
+            self._running.cancel()
 
     def tick(self, now_ns: int) -> None:
         """Time has passed: once a frame at least."""

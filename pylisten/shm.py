@@ -59,6 +59,7 @@ class Kind(enum.IntEnum):
     AUDIO = lib.LSN_AUDIO
     DIGIT = lib.LSN_DIGIT
     END = lib.LSN_END
+    MOVED = lib.LSN_MOVED
 
 
 class Mix(enum.IntEnum):
@@ -125,11 +126,15 @@ class PlayStatus:
 
 @dataclass(frozen=True, slots=True)
 class SlotInfo:
-    """What a slot says of itself; times are CLOCK_MONOTONIC nanoseconds, `end_ns` 0 while live."""
+    """What a slot says of itself; times are CLOCK_MONOTONIC nanoseconds, `end_ns` 0 while live.
+
+    `worker` is the one that it is assigned to, `reader` the one that is attached.
+    """
 
     state: State
     gen: int
     worker: int
+    reader: int
     rate_hz: int
     mix: Mix
     start_ns: int
@@ -219,6 +224,7 @@ class Arena:
             State(raw.state),
             raw.gen,
             raw.worker,
+            raw.reader,
             raw.rate,
             Mix(raw.mix),
             raw.start_ns,
@@ -257,6 +263,10 @@ class Arena:
     def assign(self, slot: int, worker: int) -> None:
         """Gives the slot to a worker, or to `NO_WORKER`."""
         _check(lib.lsn_slot_assign(self._a, slot, worker), f"cannot assign slot {slot}")
+
+    def evict(self, slot: int, worker: int) -> None:
+        """Forgets that a worker reads the slot, because it is dead."""
+        _check(lib.lsn_slot_evict(self._a, slot, worker), f"cannot evict from slot {slot}")
 
     def end_slot(self, slot: int, at_ns: int) -> None:
         """Ends the listen; no capture or playback call may follow."""
@@ -298,7 +308,8 @@ class Arena:
     def attach(self, slot: int, gen: int, worker: int) -> None:
         """Begins to drain a slot; its flow of frames is closed until `flow` opens it.
 
-        Raises ShmError: ESTALE if the slot is no longer that listen, or not this worker's.
+        Raises ShmError: ESTALE if the slot is no longer that listen, or not this worker's; EBUSY
+        while another worker still reads it.
         """
         _check(lib.lsn_attach(self._a, slot, gen, worker), f"cannot attach slot {slot}")
 

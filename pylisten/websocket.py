@@ -99,6 +99,8 @@ def _explain(exc: Exception, config: WebSocketConfig) -> str:
             return f"the server did not answer within {config.connect_timeout_s:g} s"
         case ConnectionRefusedError():
             return "connection refused: nobody listens on that port"
+        case ConnectionResetError():
+            return "the server reset the connection: does it speak WebSocket, and TLS for wss?"
         case socket.gaierror():
             return f"the host name cannot be resolved ({exc.strerror})"
         case InvalidStatus() if exc.response.status_code in range(300, 400):

@@ -103,8 +103,10 @@ int lsn_arena_create(struct lsn_arena **ap, const struct lsn_config *cfg)
 		.ring_ms = a->ring_ms,
 		.byte_order = BYTE_ORDER_MARK,
 	};
-	for (uint32_t i = 0; i < a->slots; i++)
+	for (uint32_t i = 0; i < a->slots; i++) {
 		atomic_store_explicit(&lsn_slot_at(a, i)->worker, LSN_NO_WORKER, memory_order_relaxed);
+		atomic_store_explicit(&lsn_slot_at(a, i)->reader, LSN_NO_WORKER, memory_order_relaxed);
+	}
 
 out:
 	if (err)

@@ -36,6 +36,7 @@ int lsn_attach(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint32_t worker
 	struct lsn_consumer *c;
 	struct lsn_info info;
 	struct lsn_slot *s;
+	uint32_t nobody = LSN_NO_WORKER;
 	bool spoken; /* a far track that never spoke is not waited for */
 
 	if (!a->consumer || slot >= a->slots)
@@ -49,9 +50,14 @@ int lsn_attach(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint32_t worker
 		return -ESTALE;
 
 	s = lsn_slot_at(a, slot);
+	/* acquire pairs with the release in lsn_detach: a predecessor's positions are final */
+	if (!atomic_compare_exchange_strong_explicit(&s->reader, &nobody, worker,
+	                                             memory_order_acquire, memory_order_relaxed))
+		return -EBUSY;
 	spoken = atomic_load_explicit(&s->capture[LSN_FAR].wpos, memory_order_acquire) != 0;
 	*c = (struct lsn_consumer){
 		.attached = true,
+		.worker = worker,
 		.gen = gen,
 		.rate = info.rate,
 		.mix = info.mix,
@@ -74,8 +80,11 @@ int lsn_detach(struct lsn_arena *a, uint32_t slot, uint32_t gen)
 {
 	struct lsn_consumer *c = attached(a, slot, gen);
 
+	uint32_t me;
+
 	if (!c)
 		return -ESTALE;
+	me = c->worker;
 	c->attached = false;
 	for (uint32_t i = 0; i < a->attached_count; i++) {
 		if (a->attached[i] == slot) {
@@ -83,6 +92,11 @@ int lsn_detach(struct lsn_arena *a, uint32_t slot, uint32_t gen)
 			break;
 		}
 	}
+	/* Unless the slot has long been another listen's. */
+	if (atomic_load_explicit(&lsn_slot_at(a, slot)->gen, memory_order_relaxed) == gen)
+		(void)atomic_compare_exchange_strong_explicit(&lsn_slot_at(a, slot)->reader, &me,
+		                                              LSN_NO_WORKER, memory_order_release,
+		                                              memory_order_relaxed);
 	return 0;
 }
 
@@ -422,36 +436,45 @@ static void drain_frames(struct lsn_arena *a, uint32_t slot, uint64_t now_ns,
 	}
 }
 
+/* Hands out a mark of the slot's fate, once, and after all else. */
+static void put_mark(struct batch *b, uint32_t slot, const struct lsn_consumer *c,
+                     enum lsn_kind kind, bool *sent)
+{
+	if (*sent || b->more || !room(b, 0))
+		return;
+	b->items[b->count++] = (struct lsn_item){
+		.kind = kind,
+		.slot = slot,
+		.gen = c->gen,
+		.pos = c->emitted,
+	};
+	*sent = true;
+}
+
 static void drain_slot(struct lsn_arena *a, uint32_t slot, uint64_t now_ns, struct batch *b)
 {
 	struct lsn_consumer *c = &a->consumer[slot];
-	uint32_t gen = c->gen;
 	struct lsn_info info;
-	bool gone;
 
 	(void)lsn_slot_info(a, slot, &info);
-	/* The switch may have taken the slot back, or given it to another call. */
-	gone = info.gen != gen || (info.state != LSN_LIVE && info.state != LSN_ENDED);
 	note_seen(a, slot, info.state);
-	if (!gone) {
-		while (room(b, 0) && next_digit(a, slot, &b->items[b->count]))
-			b->count++;
-		if (c->drop)
-			(void)lsn_discard(a, slot, gen, now_ns);
-		else if (c->open)
-			drain_frames(a, slot, now_ns, &info, b);
+	if (info.gen != c->gen || (info.state != LSN_LIVE && info.state != LSN_ENDED)) {
+		/* the switch has taken the slot back, or given it to another call */
+		put_mark(b, slot, c, LSN_END, &c->end_sent);
+		return;
 	}
-	if (c->end_sent || b->more || !(gone || (info.state == LSN_ENDED && (c->open || c->drop))))
+	if (info.worker != c->worker) {
+		put_mark(b, slot, c, LSN_MOVED, &c->moved_sent);
 		return;
-	if (!room(b, 0))
-		return;
-	b->items[b->count++] = (struct lsn_item){
-		.kind = LSN_END,
-		.slot = slot,
-		.gen = gen,
-		.pos = c->emitted,
-	};
-	c->end_sent = true;
+	}
+	while (room(b, 0) && next_digit(a, slot, &b->items[b->count]))
+		b->count++;
+	if (c->drop)
+		(void)lsn_discard(a, slot, c->gen, now_ns);
+	else if (c->open)
+		drain_frames(a, slot, now_ns, &info, b);
+	if (info.state == LSN_ENDED && (c->open || c->drop))
+		put_mark(b, slot, c, LSN_END, &c->end_sent);
 }
 
 uint32_t lsn_drain(struct lsn_arena *a, uint64_t now_ns, struct lsn_item *items, uint32_t max,

@@ -66,6 +66,7 @@ struct lsn_slot {
 	_Alignas(LSN_PAGE) _Atomic uint32_t state;
 	_Atomic uint32_t gen;
 	_Atomic uint32_t worker;
+	_Atomic uint32_t reader; /* the worker that is attached; the consumer writes it, too */
 	_Atomic uint32_t rate;
 	_Atomic uint32_t mix;
 	_Atomic uint64_t start_ns;
@@ -113,6 +114,8 @@ struct lsn_consumer {
 	bool open;
 	bool drop;
 	bool end_sent;
+	bool moved_sent;
+	uint32_t worker;
 	uint32_t gen;
 	uint32_t rate;
 	uint32_t mix;

@@ -76,6 +76,7 @@ int lsn_slot_open(struct lsn_arena *a, uint32_t slot, const struct lsn_open *o, 
 	reset_shared(s);
 	atomic_store_explicit(&s->gen, p->gen, memory_order_relaxed);
 	atomic_store_explicit(&s->worker, o->worker, memory_order_relaxed);
+	atomic_store_explicit(&s->reader, LSN_NO_WORKER, memory_order_relaxed);
 	atomic_store_explicit(&s->rate, o->rate, memory_order_relaxed);
 	atomic_store_explicit(&s->mix, o->mix, memory_order_relaxed);
 	atomic_store_explicit(&s->start_ns, o->now_ns, memory_order_relaxed);
@@ -91,6 +92,16 @@ int lsn_slot_assign(struct lsn_arena *a, uint32_t slot, uint32_t worker)
 	if (!producer_of(a, slot) || (worker >= LSN_WORKERS_MAX && worker != LSN_NO_WORKER))
 		return -EINVAL;
 	atomic_store_explicit(&lsn_slot_at(a, slot)->worker, worker, memory_order_release);
+	return 0;
+}
+
+int lsn_slot_evict(struct lsn_arena *a, uint32_t slot, uint32_t worker)
+{
+	if (!producer_of(a, slot))
+		return -EINVAL;
+	(void)atomic_compare_exchange_strong_explicit(&lsn_slot_at(a, slot)->reader, &worker,
+	                                              LSN_NO_WORKER, memory_order_release,
+	                                              memory_order_relaxed);
 	return 0;
 }
 
@@ -138,6 +149,7 @@ int lsn_slot_info(const struct lsn_arena *a, uint32_t slot, struct lsn_info *inf
 	info->state = atomic_load_explicit(&s->state, memory_order_acquire);
 	info->gen = atomic_load_explicit(&s->gen, memory_order_relaxed);
 	info->worker = atomic_load_explicit(&s->worker, memory_order_relaxed);
+	info->reader = atomic_load_explicit(&s->reader, memory_order_relaxed);
 	info->rate = atomic_load_explicit(&s->rate, memory_order_relaxed);
 	info->mix = atomic_load_explicit(&s->mix, memory_order_relaxed);
 	info->start_ns = atomic_load_explicit(&s->start_ns, memory_order_relaxed);

@@ -49,7 +49,7 @@
 enum lsn_mix { LSN_MONO = 0, LSN_STEREO = 1, LSN_MIXED = 2 };
 enum lsn_track { LSN_NEAR = 0, LSN_FAR = 1 };
 enum lsn_state { LSN_FREE = 0, LSN_LIVE = 1, LSN_ENDED = 2, LSN_RELEASED = 3 };
-enum lsn_kind { LSN_AUDIO = 1, LSN_DIGIT = 2, LSN_END = 3 };
+enum lsn_kind { LSN_AUDIO = 1, LSN_DIGIT = 2, LSN_END = 3, LSN_MOVED = 4 };
 
 struct lsn_arena;
 
@@ -65,7 +65,9 @@ struct lsn_open {
 	uint64_t now_ns;
 };
 
-/* One thing that a drain hands out: in order of time within a slot and kind; END comes last. */
+/* One thing that a drain hands out: in order of time within a slot and kind. END
+ * comes last; MOVED, once, when the switch has given the slot to another worker,
+ * which waits for this one to detach. */
 struct lsn_item {
 	uint32_t kind; /* enum lsn_kind */
 	uint32_t slot;
@@ -110,7 +112,8 @@ struct lsn_counters {
 struct lsn_info {
 	uint32_t state; /* enum lsn_state */
 	uint32_t gen;
-	uint32_t worker;
+	uint32_t worker; /* to which it is assigned */
+	uint32_t reader; /* which is attached */
 	uint32_t rate;
 	uint32_t mix;
 	uint64_t start_ns;
@@ -140,8 +143,10 @@ int lsn_rate_ok(uint32_t rate);
 
 /** FREE → LIVE. -EBUSY if the slot is not free, -EINVAL on bad parameters. */
 int lsn_slot_open(struct lsn_arena *a, uint32_t slot, const struct lsn_open *o, uint32_t *gen);
-/** Gives the slot to a worker (or none). */
+/** Gives the slot to a worker (or none). One that reads it still sees MOVED. */
 int lsn_slot_assign(struct lsn_arena *a, uint32_t slot, uint32_t worker);
+/** Forgets that `worker` reads the slot, because it is dead. */
+int lsn_slot_evict(struct lsn_arena *a, uint32_t slot, uint32_t worker);
 /** LIVE → ENDED. No capture or playback call may run or follow. */
 int lsn_slot_end(struct lsn_arena *a, uint32_t slot, uint64_t now_ns);
 /** ENDED or RELEASED → FREE, pages given back. -EBUSY while LIVE. */
@@ -176,7 +181,7 @@ int lsn_play_pending(const struct lsn_arena *a, uint32_t slot);
 /* -- consumer ------------------------------------------------------------- */
 
 /** Begins to drain a slot that is assigned to `worker`. -ESTALE if generation
- *  or worker do not match. Flow is closed until lsn_flow opens it. */
+ *  or worker do not match; -EBUSY while another worker reads it. Flow is closed until lsn_flow opens it. */
 int lsn_attach(struct lsn_arena *a, uint32_t slot, uint32_t gen, uint32_t worker);
 /** Stops draining; the slot is left as it is (another worker may go on). */
 int lsn_detach(struct lsn_arena *a, uint32_t slot, uint32_t gen);

@@ -34,6 +34,7 @@ FAILURES: Final = frozenset(
 )
 ACCEPT_TIMEOUT_S: Final = 2.0
 ENDED_TIMEOUT_S: Final = 30.0
+UNREAD_TIMEOUT_S: Final = 2.0
 RECLAIM_EVERY_S: Final = 0.05
 # What would break a line has no place in an event.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -342,6 +343,8 @@ class SimulatedSwitch:
                 self._adopt(listen, worker)
 
     def _worker_lost(self, worker: Worker) -> None:
+        for slot in range(self.max_listens):
+            self.arena.evict(slot, worker.index)
         for listen in list(self.listens.values()):
             if listen.worker is worker and listen.reason:
                 self._reclaim(listen)
@@ -379,8 +382,11 @@ class SimulatedSwitch:
             await asyncio.sleep(RECLAIM_EVERY_S)
             now_ns = shm.now_ns()
             for listen in [each for each in self.listens.values() if each.reason]:
-                overdue = now_ns - listen.end_ns > ENDED_TIMEOUT_S * 1e9
-                released = self.arena.info(listen.slot).state == shm.State.RELEASED
+                info = self.arena.info(listen.slot)
+                unread = info.reader == shm.NO_WORKER
+                patience_s = UNREAD_TIMEOUT_S if unread else ENDED_TIMEOUT_S
+                overdue = now_ns - listen.end_ns > patience_s * 1e9
+                released = info.state == shm.State.RELEASED
                 if released or overdue or listen.worker is None:
                     self._reclaim(listen)
 

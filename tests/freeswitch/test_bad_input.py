@@ -120,10 +120,11 @@ async def test_a_certificate_that_nobody_vouches_for(
 
 
 async def test_tls_to_a_server_without_it(
-    switch: PrivateSwitch, agent: SipAgent, bystander: Stream, server: ListenServer
+    switch: PrivateSwitch, agent: SipAgent, bystander: Stream
 ) -> None:
-    """wss:// to a plain server."""
-    await assert_connect_failed(switch, agent, server.url.replace("ws:", "wss:"), "TLS")
+    """wss:// to a plain web server."""
+    async with raw_server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        await assert_connect_failed(switch, agent, f"wss://127.0.0.1:{port}/", "TLS")
 
 
 async def test_rubbish_on_the_wire(

@@ -26,13 +26,15 @@ LONG_S = 10.0
 def drift_ms(stream: Stream, first_s: float, last_s: float) -> float:
     """How much later audio came at the end than at the beginning, beyond what time explains.
 
-    Of each second the earliest frame counts, so that a busy machine does not look like drift.
-    `first_s` and `last_s` are places in the audio.
+    Of the first and the last three seconds the earliest frame counts: a machine that stalls for a
+    moment makes some audio late, but not all that follows. `first_s` and `last_s` are places in
+    the audio.
     """
+    window = 150
     frame_ns = 20_000_000
     late_ns = np.array([frame.time_ns - n * frame_ns for n, frame in enumerate(stream.frames)])
     first, last = int(first_s * 50), int(last_s * 50)
-    early, end = late_ns[first : first + 50].min(), late_ns[last - 50 : last].min()
+    early, end = late_ns[first : first + window].min(), late_ns[last - window : last].min()
     return float(end - early) / 1e6
 
 
@@ -191,5 +193,5 @@ async def test_a_codec_change_keeps_pitch_and_time(
         found = tones.bursts(stream.pcm()[start:], 16000)
         assert [round(burst.freq_hz / 10) * 10 for burst in found] == [freq_hz]
         assert found[0].length == pytest.approx(8000, abs=400)
-    await stream.audio(4)
-    assert abs(drift_ms(stream, 0, stream.seconds)) <= 60
+    await stream.audio(6)
+    assert abs(drift_ms(stream, 0, 6)) <= 40

@@ -11,6 +11,7 @@ from tests.support import tones
 from tests.support.freeswitch import Installation, PrivateSwitch
 from tests.support.rtp import Track
 from tests.support.sip import SipAgent
+from tests.support.waiting import eventually
 from tests.support.worker import Worker
 from tests.support.wsserver import ListenServer, unused_port
 
@@ -30,6 +31,7 @@ async def example_switch(
             "listen_url": f"ws://127.0.0.1:{SERVER_PORT}/",
             "listen_bridge_to": "loopback/9197/default",
         },
+        sql=True,
     )
     try:
         await switch.start()
@@ -134,3 +136,16 @@ async def test_part_of_a_call(
     await stream.wait_closed()
     await call.rtp.hear(lambda track: heard_freqs(track)[-1:] == [800])
     assert stream.seconds == pytest.approx(4.5, abs=0.5)
+
+
+async def test_tab_completes(example_switch: PrivateSwitch, phone: SipAgent) -> None:
+    """The console knows the commands and the uuids."""
+    call = await phone.call(example_switch.sip_port, "7004")
+
+    async def knows_the_call() -> bool:
+        return call.uuid in await example_switch.api("console_complete c=12;uuid_listen ")
+
+    await eventually(knows_the_call, what="the uuid is offered")
+    shown = await example_switch.api("console_complete c=7;listen ")
+    for word in ("status", "list", "workers", "reload", "drain"):
+        assert word in shown

@@ -19,7 +19,7 @@ from tests.freeswitch.scene import (
 )
 from tests.support import tones
 from tests.support.freeswitch import PrivateSwitch
-from tests.support.sip import SipAgent
+from tests.support.sip import CallFailed, SipAgent
 from tests.support.worker import Worker
 from tests.support.wsserver import ListenServer
 
@@ -45,6 +45,33 @@ class TestApplications:
         assert 500 <= int(found["duration_ms"]) < 5000
         await stream.wait_closed()
         assert (stream.close_code, stream.close_reason) == (1000, "finish-key")
+
+    async def test_listen_answers_the_call(
+        self, switch: PrivateSwitch, agent: SipAgent, server: ListenServer
+    ) -> None:
+        """A call that nobody has answered is answered, but not for a bad verb."""
+        call, stream = await connected(agent, switch, server, "t-listen-unanswered")
+        await stream.audio(0.2)
+        await stream.disconnect()
+        await call.wait_ended()
+        with pytest.raises(CallFailed, match="603"):
+            await call_listen(agent, switch, "nonsense", "t-listen-unanswered")
+
+    async def test_early_media(
+        self, switch: PrivateSwitch, agent: SipAgent, server: ListenServer
+    ) -> None:
+        """earlyMedia: the server hears and speaks, and the call is never answered."""
+
+        async def serve() -> None:
+            stream = await server.stream()
+            assert stream.first["callStatus"] != "in-progress"
+            await stream.audio(0.2)
+            await stream.disconnect()
+
+        task = asyncio.create_task(serve())
+        with pytest.raises(CallFailed, match="603"):
+            await call_listen(agent, switch, verb(server, earlyMedia=True), "t-listen-unanswered")
+        await task
 
     async def test_the_shorthand_is_the_same_verb(
         self, switch: PrivateSwitch, agent: SipAgent, server: ListenServer
@@ -287,15 +314,6 @@ class TestOperators:
         ):
             assert (await switch.api(command)).startswith("-ERR "), command
 
-    async def test_tab_completes(self, switch: PrivateSwitch, agent: SipAgent) -> None:
-        """The console knows the commands and the uuids."""
-        call = await agent.call(switch.sip_port, "park")
-        shown = await switch.api("console_complete c=7;uuid_listen ")
-        assert call.uuid in shown
-        shown = await switch.api("console_complete c=7;listen ")
-        for word in ("status", "list", "workers", "reload", "drain"):
-            assert word in shown
-
 
 class TestLifeOfTheModule:
     """Loading, unloading and settings, on a switch of one's own."""
@@ -371,8 +389,7 @@ class TestLifeOfTheModule:
         streams = [(await connected(agent, switch, server, ext))[1] for ext in EXTENSIONS]
         for stream in streams:
             await stream.play(tones.tone(500, 5000, 8000), 8000)
-        await switch.api("fsctl shutdown now")
-        assert await switch.child.wait_end(20) == 0
+        assert await switch.child.terminate(20) == 0
         for stream in streams:
             await stream.wait_closed()
             assert stream.close_code in (1000, 1001)

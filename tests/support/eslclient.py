@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
 
+from tests.support.waiting import within
+
 Headers = dict[str, str]
 
 
@@ -94,11 +96,11 @@ class EslClient:
     async def wait_event(self, name: str, timeout_s: float = 10.0, **match: str) -> Headers:
         """Waits for an event by its name or subclass; ``match`` names headers with ``_`` for ``-``.
 
-        Events that do not match are dropped. Raises TimeoutError, or EslError at the end of the
-        connection.
+        Events that do not match are dropped. Raises AssertionError after the time, or EslError at
+        the end of the connection.
         """
         wanted = {key.replace("_", "-"): value for key, value in match.items()}
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s, lambda: f"the event {name} with {wanted}"):
             async for event in self.stream():
                 if name not in (event.get("Event-Name"), event.get("Event-Subclass")):
                     continue

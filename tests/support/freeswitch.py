@@ -95,7 +95,8 @@ class PrivateSwitch:
     """One FreeSWITCH of our own.
 
     `settings` replace values of listen.conf.xml, `variables` those of vars.xml; `extensions` are
-    dialplan files that are added to the context. With `module` None mod_listen is not loaded.
+    dialplan files that are added to the context. With `module` None mod_listen is not loaded;
+    without `sql` FreeSWITCH keeps no database of its channels, which spares time.
     It belongs to no event loop: fixtures of any scope may own it.
     """
 
@@ -107,8 +108,10 @@ class PrivateSwitch:
         settings: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
         extensions: tuple[Path, ...] = (),
+        sql: bool = False,
     ) -> None:
         self.installation = installation
+        self.sql = sql
         self.module = module
         # Short: the path of a Unix socket has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="fs-", dir="/tmp"))
@@ -137,8 +140,9 @@ class PrivateSwitch:
 
     async def start(self) -> None:
         """Boots the switch and waits until it is ready for calls."""
-        argv: list[str | Path] = [self.installation.binary, "-nf", "-nc", "-np", "-nonat", "-nosql"]
-        argv += ["-nocal", "-conf", self.directory / "conf" / "minimal"]
+        argv: list[str | Path] = [self.installation.binary, "-nf", "-nc", "-np", "-nonat", "-nocal"]
+        argv += [] if self.sql else ["-nosql"]
+        argv += ["-conf", self.directory / "conf" / "minimal"]
         for option, name in _DIRECTORIES.items():
             argv += [option, self.directory / name]
         self._child = Child("freeswitch", argv, self.directory)

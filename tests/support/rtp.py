@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.support.tones import FULL_SCALE, Pcm, silence
+from tests.support.tones import FULL_SCALE, Pcm, bursts, silence
+from tests.support.waiting import within
 
 FRAME_MS = 20
 EVENT_PAYLOAD = 101
@@ -254,10 +255,17 @@ class RtpSession:
 
     async def hear(self, condition: Callable[[Track], bool], timeout_s: float = 10.0) -> None:
         """Waits until what was received fulfils a condition; it is asked after each packet."""
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s, self._describe):
             while not condition(self.received):
                 self._news.clear()
                 await self._news.wait()
+
+    def _describe(self) -> str:
+        found = bursts(self.received.timeline(), self.received.rate_hz)
+        shown = ", ".join(f"{burst.freq_hz:.0f} Hz" for burst in found[-10:])
+        return (
+            f"the phone got {len(self.received.packets)} packets; heard last: {shown or 'silence'}"
+        )
 
     async def hear_for(self, seconds: float) -> None:
         """Listens until packets have come for that long (by their arrival times)."""

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.support.rtp import CODECS, EVENT_PAYLOAD, PCMU, Codec, RtpSession
+from tests.support.waiting import within
 
 _T1_S = 0.5
+_FINAL_ANSWER_S = 15.0
 _ALLOW = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE"
 
 
@@ -118,7 +120,7 @@ class Call:
         if self.ended.is_set():
             return
         if self.answered.done() and not self.answered.exception():
-            with contextlib.suppress(CallFailed, TimeoutError):
+            with contextlib.suppress(CallFailed):
                 await self._request("BYE")
         self._end("hung up here")
 
@@ -135,7 +137,7 @@ class Call:
         return answer
 
     async def wait_ended(self, timeout_s: float = 10.0) -> None:
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s, lambda: f"the end of the call {self.uuid}"):
             await self.ended.wait()
 
     async def start(self, target: str, remote: str, headers: Mapping[str, str]) -> None:
@@ -144,7 +146,7 @@ class Call:
         sdp = render_sdp(self.rtp.port, self._codecs, "sendrecv", self._version)
         try:
             answer = await self._request("INVITE", body=sdp, headers=headers)
-        except (CallFailed, TimeoutError) as error:
+        except CallFailed as error:
             self._end(str(error))
             raise
         if not self.answered.done():
@@ -182,7 +184,14 @@ class Call:
     ) -> Message:
         self._cseq += 1
         message = self._message(method, self._cseq, body, headers or {})
-        response = await self._agent.transact(message)
+        try:
+            response = await self._agent.transact(message)
+        except TimeoutError:
+            if method == "INVITE":
+                cancel = self._message("CANCEL", self._cseq, "", {})
+                cancel.headers[0] = ("Via", message.get("Via"))
+                self._agent.send(cancel)
+            raise CallFailed(408, f"no final answer to {method}") from None
         if method == "INVITE":
             self._remote = response.get("To", self._remote)
             if response.status < 300:
@@ -299,7 +308,7 @@ class SipAgent(asyncio.DatagramProtocol):
         wait_s = _T1_S
         provisional = False
         try:
-            async with asyncio.timeout(32):
+            async with asyncio.timeout(_FINAL_ANSWER_S):
                 while True:
                     if not provisional:
                         self.send(request)

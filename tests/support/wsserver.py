@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from tests.support.tones import Pcm
+from tests.support.waiting import within
 
 SUBPROTOCOL = "audio.jambonz.org"
 CERTIFICATE = Path(__file__).parent / "tls" / "localhost.pem"
@@ -91,8 +92,15 @@ class Stream:
 
     async def until(self, condition: Callable[[Stream], bool], timeout_s: float = 10.0) -> None:
         """Waits until the stream fulfils a condition; it is asked after each frame and the end."""
-        async with asyncio.timeout(timeout_s), self._news:
+        async with within(timeout_s, self._describe), self._news:
             await self._news.wait_for(lambda: condition(self))
+
+    def _describe(self) -> str:
+        state = f"closed with {self.close_code}" if self.closed.is_set() else "open"
+        return (
+            f"the stream is {state}; it got {len(self.frames)} frames after {self.first_text[:200]}"
+            f" and the texts {self.texts[-5:]}"
+        )
 
     async def text(self, kind: str, count: int = 1, timeout_s: float = 10.0) -> dict[str, Any]:
         """Waits for the `count`-th text frame of a type and returns it."""
@@ -104,7 +112,7 @@ class Stream:
         await self.until(lambda stream: stream.seconds >= seconds, timeout_s or seconds + 10)
 
     async def wait_closed(self, timeout_s: float = 10.0) -> None:
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s, self._describe):
             await self.closed.wait()
 
     async def send(self, message: object) -> None:
@@ -272,7 +280,7 @@ class ListenServer:
 
     async def stream(self, number: int = 0, timeout_s: float = 10.0) -> Stream:
         """Waits for a connection that has sent its first frame; they are numbered from 0."""
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s, lambda: self._describe(number)):
             async with self._arrived:
                 await self._arrived.wait_for(lambda: len(self.streams) > number)
             stream = self.streams[number]
@@ -283,10 +291,15 @@ class ListenServer:
     async def stream_of(self, uuid: str, timeout_s: float = 10.0) -> Stream:
         """Waits for the connection that carries the call with that channel uuid."""
         number = 0
-        async with asyncio.timeout(timeout_s):
-            while (stream := await self.stream(number, timeout_s)).first.get("callSid") != uuid:
-                number += 1
+        while (stream := await self.stream(number, timeout_s)).first.get("callSid") != uuid:
+            number += 1
         return stream
+
+    def _describe(self, number: int) -> str:
+        return (
+            f"connection {number} of {self.url}; "
+            f"{self.attempts} were tried, {len(self.streams)} stand or stood"
+        )
 
     async def _process_request(
         self, connection: ServerConnection, request: Request

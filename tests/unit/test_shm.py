@@ -202,7 +202,7 @@ def test_info_tells_what_was_opened(switch: shm.Arena, worker: shm.Arena) -> Non
     gen, start_ns = open_listen(switch, worker, 24000, shm.Mix.MIXED)
     info = worker.info(SLOT)
     assert info == shm.SlotInfo(
-        shm.State.LIVE, gen, WORKER, 24000, shm.Mix.MIXED, start_ns, end_ns=0
+        shm.State.LIVE, gen, WORKER, WORKER, 24000, shm.Mix.MIXED, start_ns, end_ns=0
     )
     switch.assign(SLOT, shm.NO_WORKER)
     assert worker.info(SLOT).worker == shm.NO_WORKER
@@ -303,6 +303,10 @@ def test_two_processes_share_it_and_one_is_killed(switch: shm.Arena, worker: shm
     assert np.array_equal(switch.play_read(SLOT, 1000), np.ones(160, dtype=np.int16))
     switch.capture(SLOT, shm.NEAR, start_ns + 60 * MS, ramp(160, first=3 * 256))
     switch.assign(SLOT, WORKER + 1)
+    with pytest.raises(ShmError) as caught:
+        worker.attach(SLOT, gen, WORKER + 1)
+    assert caught.value.errno == errno.EBUSY
+    switch.evict(SLOT, WORKER)
     worker.attach(SLOT, gen, WORKER + 1)
     worker.flow(SLOT, gen, True)
     (frame,) = worker.drain(start_ns + 60 * MS)

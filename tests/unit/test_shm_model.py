@@ -246,7 +246,8 @@ class SharedMemory(RuleBasedStateMachine):
         """A worker dies; another takes its place, and has nothing attached."""
         self.workers[worker].close()
         self.workers[worker] = shm.Arena.map(self.switch.fd)
-        for listen in self.listens.values():
+        for slot, listen in self.listens.items():
+            self.switch.evict(slot, worker)
             if listen.worker == worker:
                 listen.attached = False
 

@@ -11,14 +11,18 @@ static const uint32_t PTIMES[] = {10, 20, 30, 40, 60};
 static void hand_over(struct line *l, int killed, int flow)
 {
 	struct lsn_arena *second;
+	uint32_t before = l->worker;
 
 	CHECK_EQ(lsn_arena_map(&second, lsn_arena_fd(l->prod)), 0);
-	if (!killed)
+	l->worker = l->worker == 1 ? 2 : 1;
+	CHECK_EQ(lsn_slot_assign(l->prod, l->slot, l->worker), 0);
+	CHECK_EQ(lsn_attach(second, l->slot, l->gen, l->worker), -EBUSY);
+	if (killed)
+		CHECK_EQ(lsn_slot_evict(l->prod, l->slot, before), 0);
+	else
 		CHECK_EQ(lsn_detach(l->cons, l->slot, l->gen), 0);
 	lsn_arena_free(l->cons);
 	l->cons = second;
-	l->worker = l->worker == 1 ? 2 : 1;
-	CHECK_EQ(lsn_slot_assign(l->prod, l->slot, l->worker), 0);
 	line_attach(l, flow);
 }
 
@@ -224,6 +228,61 @@ static void the_old_worker_cannot_take_it_back(void)
 }
 
 
+/* What comes after the switch's decision is the new worker's, however late the old one looks. */
+static void the_old_worker_is_told_and_reads_no_more(void)
+{
+	uint32_t more, frames = 0;
+	struct lsn_item items[8];
+	struct lsn_arena *old;
+	uint8_t pcm[8 * 320];
+	int16_t tone[160];
+	struct line l;
+
+	for (int i = 0; i < 160; i++)
+		tone[i] = 1000;
+	line_open(&l, 8000, LSN_MONO, 20, 5000);
+	line_attach(&l, 1);
+	old = l.cons;
+	CHECK_EQ(lsn_arena_map(&l.cons, lsn_arena_fd(l.prod)), 0);
+	CHECK_EQ(lsn_slot_assign(l.prod, l.slot, 2), 0);
+	for (uint64_t n = 1; n <= 3; n++)
+		CHECK_EQ(lsn_capture(l.prod, l.slot, LSN_NEAR, T0 + n * 20 * NS_PER_MS, tone, 160), 0);
+	CHECK_EQ(lsn_drain(old, T0 + 60 * NS_PER_MS, items, 8, pcm, sizeof(pcm), &more), 1);
+	CHECK_EQ(items[0].kind, LSN_MOVED);
+	CHECK_EQ(lsn_drain(old, T0 + 80 * NS_PER_MS, items, 8, pcm, sizeof(pcm), &more), 0);
+	CHECK_EQ(lsn_attach(l.cons, l.slot, l.gen, 2), -EBUSY);
+	CHECK_EQ(lsn_detach(old, l.slot, l.gen), 0);
+	lsn_arena_free(old);
+
+	l.worker = 2;
+	line_attach(&l, 1);
+	frames = lsn_drain(l.cons, T0 + 80 * NS_PER_MS, items, 8, pcm, sizeof(pcm), &more);
+	CHECK_EQ(frames, 3);
+	for (uint32_t i = 0; i < frames; i++)
+		CHECK_EQ(items[i].level, 1000);
+	line_close(&l);
+}
+
+
+/* A dead worker's claim is forgotten, and nobody else's. */
+static void only_the_dead_are_evicted(void)
+{
+	struct lsn_arena *second;
+	struct line l;
+
+	line_open(&l, 8000, LSN_MONO, 20, 5000);
+	line_attach(&l, 1);
+	CHECK_EQ(lsn_arena_map(&second, lsn_arena_fd(l.prod)), 0);
+	CHECK_EQ(lsn_slot_assign(l.prod, l.slot, 2), 0);
+	CHECK_EQ(lsn_slot_evict(l.prod, l.slot, 3), 0);
+	CHECK_EQ(lsn_attach(second, l.slot, l.gen, 2), -EBUSY);
+	CHECK_EQ(lsn_slot_evict(l.prod, l.slot, 1), 0);
+	CHECK_EQ(lsn_attach(second, l.slot, l.gen, 2), 0);
+	lsn_arena_free(second);
+	line_close(&l);
+}
+
+
 int main(void)
 {
 	RUN(a_hand_over_cuts_no_sample);
@@ -234,6 +293,8 @@ int main(void)
 	RUN(digits_are_handed_over);
 	RUN(playback_goes_on_where_it_was);
 	RUN(the_old_worker_cannot_take_it_back);
+	RUN(the_old_worker_is_told_and_reads_no_more);
+	RUN(only_the_dead_are_evicted);
 
 	return failures;
 }

@@ -160,7 +160,7 @@ static void use_as_switch(struct lsn_arena *a, uint32_t slot, uint64_t now_ns)
 
 static void check_item(const struct lsn_item *item, uint32_t bytes)
 {
-	CHECK(item->kind >= LSN_AUDIO && item->kind <= LSN_END);
+	CHECK(item->kind >= LSN_AUDIO && item->kind <= LSN_MOVED);
 	CHECK(item->slot < 2);
 	if (item->kind == LSN_AUDIO) {
 		CHECK(item->bytes == 320 || item->bytes == 640);
