@@ -264,7 +264,8 @@ async def test_several_calls_play_at_once(
         call = await call_listen(agent, switch, argument)
         stream = await server.stream_of(call.uuid)
         await stream.text("playDone")
-        found = tones.bursts(await heard(call, 0), 8000)
+        # Whose clip it is matters here; ten media threads on a busy machine may stall once.
+        found = tones.bursts(await heard(call, 0), 8000, join_ms=100)
         assert tones.order(found, freqs) == [freqs[number]]
         await call.hangup()
 
