@@ -83,7 +83,7 @@ class State(enum.IntEnum):
 class Item:
     """One thing that a drain hands out.
 
-    `data` is 20 ms of audio (`AUDIO`), `level` the near track's peak (0 … 32768), `silence` the
+    `data` is 20 ms of audio (`AUDIO`), `level` the near track's RMS (0 … 32768), `silence` the
     samples of the near track that were filled in, `digit` and `duration` (timestamp units of
     8 kHz) a key press, `far` whether the far end pressed it, `pos` the position on the
     time-line in samples.

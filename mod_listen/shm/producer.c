@@ -23,8 +23,8 @@
 #define AHEAD_TRIM_MS 60u
 /* … and by this much any frame: a burst that no listener could use. */
 #define AHEAD_DROP_MS 500u
-/* Peak below which a frame counts as silent: -50 dBFS. */
-#define SILENT_PEAK 104u
+/* Level below which a frame counts as silent: -50 dBFS. */
+#define SILENT_LEVEL 104u
 
 static struct lsn_producer *producer_of(const struct lsn_arena *a, uint32_t slot)
 {
@@ -180,16 +180,20 @@ int lsn_slot_counters(const struct lsn_arena *a, uint32_t slot, struct lsn_count
 	return 0;
 }
 
-static uint16_t peak_of(const int16_t *pcm, uint32_t samples)
+/* Root mean square. Integer, as there is no reason to draw in a maths library. */
+static uint16_t level_of(const int16_t *pcm, uint32_t samples)
 {
-	int32_t peak = 0;
+	uint64_t sum = 0, mean;
+	uint32_t root = 0;
 
-	for (uint32_t i = 0; i < samples; i++) {
-		int32_t v = pcm[i] < 0 ? -(int32_t)pcm[i] : pcm[i];
-
-		peak = v > peak ? v : peak;
+	for (uint32_t i = 0; i < samples; i++)
+		sum += (uint64_t)((int64_t)pcm[i] * pcm[i]);
+	mean = sum / samples;
+	for (uint32_t bit = 1u << 15; bit; bit >>= 1) {
+		if ((uint64_t)(root + bit) * (root + bit) <= mean)
+			root += bit;
 	}
-	return (uint16_t)peak;
+	return (uint16_t)root;
 }
 
 /* A lag that lasts for a whole window is audio that never came; the time-line
@@ -257,13 +261,13 @@ int lsn_capture(struct lsn_arena *a, uint32_t slot, uint32_t track, uint64_t now
 	place(p, s, track, now_ns, clock, samples);
 	p->last_ns[track] = now_ns;
 
-	rec.level = peak_of(pcm, samples);
+	rec.level = level_of(pcm, samples);
 	ahead = p->next[track] > clock ? (p->next[track] - clock) * 1000u / p->rate : 0;
 	if (ahead > AHEAD_DROP_MS) {
 		lsn_count(&s->producer.dropped[track], samples);
 		return -ENOBUFS;
 	}
-	if (ahead > AHEAD_TRIM_MS && rec.level < SILENT_PEAK) {
+	if (ahead > AHEAD_TRIM_MS && rec.level < SILENT_LEVEL) {
 		lsn_count(&s->producer.trimmed[track], samples);
 		return 0;
 	}

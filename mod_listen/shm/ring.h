@@ -21,7 +21,7 @@ enum lsn_record_type { LSN_REC_PAD = 1, LSN_REC_AUDIO = 2, LSN_REC_DIGIT = 3 };
 struct lsn_record {
 	uint32_t bytes; /* payload, without padding */
 	uint16_t type;  /* enum lsn_record_type */
-	uint16_t level; /* AUDIO: peak, 0 … 32768 */
+	uint16_t level; /* AUDIO: RMS, 0 … 32768 */
 	uint32_t rate;  /* AUDIO: Hz */
 	uint32_t reserved;
 	uint64_t t_ns; /* capture: when its last sample was heard */

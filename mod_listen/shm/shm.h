@@ -74,7 +74,7 @@ struct lsn_item {
 	uint32_t gen;
 	uint32_t offset;   /* AUDIO: of the frame in the caller's buffer, bytes */
 	uint32_t bytes;    /* AUDIO: 20 ms, interleaved if stereo */
-	uint32_t level;    /* AUDIO: peak of the near track, 0 … 32768 */
+	uint32_t level;    /* AUDIO: RMS of the near track, 0 … 32768 */
 	uint32_t silence;  /* AUDIO: samples per track that were filled in */
 	uint32_t digit;    /* DIGIT: ASCII code */
 	uint32_t duration; /* DIGIT: timestamp units of 8 kHz */
