@@ -105,6 +105,15 @@ static bool argument_ok(const char *verb, const char *rest)
 	return !strcmp(verb, "send") ? *rest != '\0' : !*rest;
 }
 
+/* A worker that adopts the listen must not send what an operator holds back. */
+static void note_pause(struct listen *l, const char *verb, const char *argument)
+{
+	if (!strcmp(verb, "resume"))
+		atomic_store(&l->paused, PAUSE_NONE);
+	else if (!strcmp(verb, "pause"))
+		atomic_store(&l->paused, strcmp(argument, "drop") ? PAUSE_SILENCE : PAUSE_DROP);
+}
+
 static void relay(struct listen *l, const char *verb, const char *argument,
                   switch_stream_handle_t *stream)
 {
@@ -117,6 +126,7 @@ static void relay(struct listen *l, const char *verb, const char *argument,
 	}
 	if (!strcmp(verb, "pause") && !*argument)
 		argument = "silence";
+	note_pause(l, verb, argument);
 	events_command(l, verb, argument);
 	stream->write_function(stream, "+OK %s\n", l->id);
 }

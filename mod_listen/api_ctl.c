@@ -12,6 +12,8 @@
 
 static void describe(struct listen *l, switch_stream_handle_t *stream)
 {
+	static const char *const pauses[] = {
+		[PAUSE_NONE] = "", [PAUSE_SILENCE] = "silence", [PAUSE_DROP] = "drop"};
 	cJSON *obj = cJSON_CreateObject();
 	char worker[WORKER_NAME_MAX + 1];
 
@@ -27,6 +29,7 @@ static void describe(struct listen *l, switch_stream_handle_t *stream)
 	cJSON_AddNumberToObject(obj, "sample_rate", l->rate);
 	cJSON_AddStringToObject(obj, "mix_type", listen_mix_name(l));
 	cJSON_AddBoolToObject(obj, "adopted", l->adopted);
+	cJSON_AddStringToObject(obj, "paused", pauses[atomic_load(&l->paused)]);
 	cJSON_AddBoolToObject(obj, "blocking", l->blocking);
 	cJSON_AddNumberToObject(obj, "start_epoch_ms", (double)l->start_epoch_ms);
 	command_write_json(stream, "+OK ", obj);

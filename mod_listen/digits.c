@@ -5,6 +5,7 @@
  * far end of a bridge pressed. The core's event DTMF would come only when an
  * application takes the digit from the queue, if at all.
  */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -95,14 +96,15 @@ static void deliver(struct tap *tap, char digit, uint32_t duration, bool far)
 static void handle(switch_core_session_t *session, switch_core_session_t *source,
                    const switch_dtmf_t *dtmf, bool far)
 {
+	char digit = (char)toupper((unsigned char)dtmf->digit);
 	struct tap *tap;
 
-	if (!strchr("0123456789*#ABCDabcd", dtmf->digit) || sensitive(source, dtmf))
+	if (!digit || !strchr("0123456789*#ABCD", digit) || sensitive(source, dtmf))
 		return;
 	tap = taps_find(switch_core_session_get_uuid(session));
 	if (!tap)
 		return;
-	deliver(tap, dtmf->digit, duration_of(source, dtmf), far);
+	deliver(tap, digit, duration_of(source, dtmf), far);
 	tap_unref(tap);
 }
 

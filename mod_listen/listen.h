@@ -20,6 +20,7 @@
 struct tap;
 
 enum listen_state { LISTEN_LIVE, LISTEN_ENDING, LISTEN_ENDED };
+enum pause { PAUSE_NONE, PAUSE_SILENCE, PAUSE_DROP };
 
 /* How a listen ended; texts are owned by the listen. */
 struct ending {
@@ -62,6 +63,7 @@ struct listen {
 	bool published;
 	bool accepted;
 	bool adopted;
+	atomic_int paused; /* enum pause: what the next worker must know */
 	uint64_t orphan_ns; /* since when it has no worker; 0 = it has one */
 	char lost[WORKER_NAME_MAX + 1]; /* the worker that it had then */
 

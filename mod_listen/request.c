@@ -124,6 +124,9 @@ static int check_url(const cJSON *verb, struct refusal *refusal)
 		return refuse(refusal, REASON_BAD_REQUEST, "BAD_REQUEST",
 		              "url: found user-info, expected credentials in wsAuth or a profile");
 	}
+	if (cJSON_IsString(url)) /* nor is this one shown: it may hold a token */
+		return refuse(refusal, REASON_BAD_REQUEST, "BAD_REQUEST",
+		              "url: found another kind of URL, expected ws, wss, http or https");
 	return bad(refusal, "url", url, "a ws, wss, http or https URL, or a profile");
 }
 
@@ -154,6 +157,7 @@ static int read_playback(const cJSON *verb, bool *playback, struct refusal *refu
 static int read_properties(struct request *req, const cJSON *verb, struct refusal *refusal)
 {
 	int err = check_verb(verb, refusal);
+	bool beep = false;
 
 	if (!err)
 		err = check_url(verb, refusal);
@@ -165,6 +169,9 @@ static int read_properties(struct request *req, const cJSON *verb, struct refusa
 		err = read_rate(verb, "sampleRate", "sampleRate", &req->rate, refusal);
 	if (!err)
 		err = read_playback(verb, &req->playback, refusal);
+	if (!err)
+		err = read_bool(verb, "playBeep", "playBeep", &beep, refusal);
+	req->playback |= beep; /* the beep comes by the same road as the server's audio */
 	if (!err)
 		err = read_bool(verb, "includePlayback", "includePlayback", &req->include_playback,
 		                refusal);

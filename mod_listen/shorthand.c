@@ -56,15 +56,26 @@ static size_t key_length(const char *p)
 	return p[n] == '=' && n < KEY_MAX && isalpha((unsigned char)p[0]) ? n : 0;
 }
 
-static bool is_number(const char *s)
+/* JSON's grammar of a number; what strtod takes beyond it is a word. */
+static bool is_json_number(const char *s)
 {
 	const char *p = s + (*s == '-');
-	char *end = NULL;
 
 	if (!isdigit((unsigned char)*p) || (*p == '0' && isdigit((unsigned char)p[1])))
 		return false;
-	(void)strtod(s, &end);
-	return !*end && !strpbrk(s, "xXpP");
+	p += strspn(p, "0123456789");
+	if (*p == '.') {
+		if (!isdigit((unsigned char)*++p))
+			return false;
+		p += strspn(p, "0123456789");
+	}
+	if (*p == 'e' || *p == 'E') {
+		p += 1 + (p[1] == '+' || p[1] == '-');
+		if (!isdigit((unsigned char)*p))
+			return false;
+		p += strspn(p, "0123456789");
+	}
+	return !*p;
 }
 
 static cJSON *typed(const char *key, const char *word)
@@ -73,7 +84,10 @@ static cJSON *typed(const char *key, const char *word)
 		return cJSON_CreateString(word);
 	if (!strcmp(word, "true") || !strcmp(word, "false"))
 		return cJSON_CreateBool(*word == 't');
-	return is_number(word) ? cJSON_Parse(word) : cJSON_CreateString(word);
+	if (!is_json_number(word))
+		return cJSON_CreateString(word);
+	/* metadata is passed on as it was written: a number of 19 digits keeps them all */
+	return strncmp(key, "metadata.", 9) ? cJSON_Parse(word) : cJSON_CreateRaw(word);
 }
 
 static cJSON *copy_of(const char *p, size_t n)
