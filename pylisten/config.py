@@ -14,9 +14,10 @@ import socket
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,16 +27,21 @@ from pydantic import (
     ValidationInfo,
     field_serializer,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from pylisten.errors import ConfigError, Problem
+from pylisten.profiles import NOT_IN_A_PROFILE
+from pylisten.urlrules import UrlRules, host_pattern
 from pylisten.validation import expected, problems, refused
+from pylisten.verb import NOT_YET, ProfileProperties, is_secret, unknown_property
 
 __all__ = [
     "CONFIG_PATHS",
@@ -43,7 +49,9 @@ __all__ = [
     "ConfigError",
     "EslConfig",
     "PlaybackConfig",
+    "SilenceConfig",
     "WebSocketConfig",
+    "WebhookConfig",
     "find_config",
     "load_config",
 ]
@@ -61,11 +69,42 @@ _HANDOFF_SOCKETS = (
 _NAME_CHARACTERS = 28
 _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{_NAME_CHARACTERS}}}")
 
-_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _one_line(value: str) -> str:
+    """A secret read from a file often brings the file's last line break with it."""
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise refused("holds a line break or another control character")
+    return value
+
+
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _split(value: object) -> object:
+    """A list in the environment or in a flag is separated by commas."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _host_pattern(value: str) -> str:
+    try:
+        return host_pattern(value)
+    except ValueError:
+        what = "a host as *.example.com or 10.0.*, without scheme, port and path"
+        raise expected(what) from None
+
+
+def _profile_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value):
+        raise refused("not a name of 1 to 64 letters, digits, underscores or hyphens")
+    return value
+
+
+_HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+_ProfileName = Annotated[str, AfterValidator(_profile_name)]
 
 
 def _default_name() -> str:
@@ -88,14 +127,7 @@ class EslConfig(_Section):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8021, ge=1, le=65535)
-    password: str = Field(default="ClueCon", repr=False)
-
-    @field_validator("password")
-    @classmethod
-    def _one_line(cls, value: str) -> str:
-        if re.search(r"[\x00-\x1f\x7f]", value):
-            raise refused("holds a line break or another control character")
-        return value
+    password: Annotated[str, AfterValidator(_one_line)] = Field(default="ClueCon", repr=False)
 
     @field_serializer("password")
     def _hidden(self, value: str) -> str:
@@ -108,7 +140,8 @@ class WebSocketConfig(_Section):
 
     ``ca_file`` (PEM) replaces the system's authorities; ``client_key`` may be left out when
     ``client_cert`` holds both. ``send_buffer_bytes`` is what may wait in a connection for a slow
-    server; what exceeds it stays in the switch's ring.
+    server; what exceeds it stays in the switch's ring. ``allowed_hosts`` and ``allow_link_local``
+    are the rules for where audio may go.
     """
 
     connect_timeout_s: _Seconds = 10.0
@@ -119,6 +152,8 @@ class WebSocketConfig(_Section):
     client_key: FilePath | None = None
     verify: bool = True
     send_buffer_bytes: int = Field(default=16 * 1024, ge=1024, le=16 * 1024 * 1024)
+    allowed_hosts: Annotated[tuple[_HostPattern, ...], BeforeValidator(_split), NoDecode] = ()
+    allow_link_local: bool = False
 
     @field_validator("client_key")
     @classmethod
@@ -126,6 +161,11 @@ class WebSocketConfig(_Section):
         if value is not None and info.data.get("client_cert") is None:
             raise refused("is set, but client_cert is not")
         return value
+
+    @property
+    def url_rules(self) -> UrlRules:
+        """The operator's rules, for `pylisten.urlrules.resolve`."""
+        return UrlRules(self.allowed_hosts, self.allow_link_local)
 
 
 class PlaybackConfig(_Section):
@@ -139,8 +179,55 @@ class PlaybackConfig(_Section):
     queue_limit: int = Field(default=10, ge=1, le=1000)
 
 
+class SilenceConfig(_Section):
+    """What counts as silence for ``timeout`` in a verb.
+
+    ``threshold_dbfs`` is the RMS level of a frame from which it is loud: 0 is the loudest there can
+    be, a sine of full scale has -3. In silence it takes ``attack_ms`` of loud frames in a row to
+    become speech, in speech ``hangover_ms`` of quiet frames in a row to become silence.
+    """
+
+    threshold_dbfs: float = Field(default=-40.0, ge=-90, le=0)
+    attack_ms: int = Field(default=40, ge=20, le=1000)
+    hangover_ms: int = Field(default=200, ge=20, le=5000)
+
+
+class WebhookConfig(_Section):
+    """Delivery of hooks. Without a ``secret`` they are not signed.
+
+    Each of ``attempts`` tries may take ``timeout_s``; between two of them is a random time from
+    ``retry_min_s`` up, which grows with each try, to ``retry_max_s`` at most. A worker that drains
+    waits ``drain_s`` for hooks that are still under way.
+    """
+
+    secret: Annotated[str, Field(min_length=1), AfterValidator(_one_line)] | None = Field(
+        default=None, repr=False
+    )
+    timeout_s: _Seconds = 10.0
+    attempts: int = Field(default=3, ge=1, le=20)
+    retry_min_s: _Seconds = 0.5
+    retry_max_s: _Seconds = 8.0
+    drain_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.retry_min_s > self.retry_max_s:
+            pauses = f"retry_min_s ({self.retry_min_s:g}), retry_max_s ({self.retry_max_s:g})"
+            raise refused(f"{pauses}: the shortest pause is longer than the longest")
+        return self
+
+    @field_serializer("secret")
+    def _hidden(self, value: str | None) -> str | None:
+        """Whoever prints the configuration does not print the secret."""
+        return None if value is None else "…"
+
+
 class Config(BaseSettings):
-    """All settings, checked. ``name`` is the worker's, unique per switch."""
+    """All settings, checked. ``name`` is the worker's, unique per switch.
+
+    ``profiles`` are properties of verbs, by the name that a verb's ``profile`` gives: see
+    `pylisten.profiles`.
+    """
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True,
@@ -156,6 +243,9 @@ class Config(BaseSettings):
     handoff_socket: Path = Field(default_factory=_default_handoff_socket)
     websocket: WebSocketConfig = WebSocketConfig()
     playback: PlaybackConfig = PlaybackConfig()
+    silence: SilenceConfig = SilenceConfig()
+    webhook: WebhookConfig = WebhookConfig()
+    profiles: dict[_ProfileName, ProfileProperties] = Field(default_factory=dict, repr=False)
     name: str = Field(default_factory=_default_name)
     workers: int = Field(default=1, ge=1, le=64)
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
@@ -169,6 +259,11 @@ class Config(BaseSettings):
             limit = f"1 to {_NAME_CHARACTERS}"
             raise expected(f"{limit} letters, digits, dots, underscores or hyphens")
         return value
+
+    @field_serializer("profiles")
+    def _hidden(self, value: dict[str, object]) -> dict[str, str]:
+        """Whoever prints the configuration does not print the secrets of profiles."""
+        return dict.fromkeys(value, "…")
 
     @classmethod
     def settings_customise_sources(
@@ -210,7 +305,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
     try:
         config = Config(**{key: merged[key] for key in merged if key not in private})
     except ValidationError as error:
-        faults += problems(error, lambda at: at.endswith("password"), _unknown)
+        faults += problems(error, _is_secret, _unknown)
     if faults:
         raise ConfigError("\n".join(_located(fault, layers) for fault in faults))
     return config
@@ -218,7 +313,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, object] | None
 
 def _check_environment() -> None:
     """A misspelt variable would otherwise do nothing, silently."""
-    known = {_variable(key) for key in _keys()}
+    known = {_variable(key) for key in _keys() if key != "profiles"}  # tables, not a value
     for variable in sorted(os.environ):
         if variable.startswith("PYLISTEN_") and variable not in known:
             raise ConfigError(f"environment: {variable}: unknown{_hint(variable, sorted(known))}")
@@ -257,15 +352,32 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _located(fault: Problem, layers: Mapping[str, Mapping[str, Any]]) -> str:
-    """The fault with the layer that it comes from, and the name the key has there."""
-    for source, layer in layers.items():
-        value: Any = layer
-        for key in fault.path.split("."):
-            value = value.get(key, _located) if isinstance(value, Mapping) else _located
-        if value is not _located:
-            shown = _variable(fault.path) if source == "environment" else fault.path
-            return f"{source}: {shown}: {fault.text}"
+    """The fault with the layer that it comes from, and the name the key has there.
+
+    What is missing comes from the layer that has the table it is missing in.
+    """
+    keys = fault.path.split(".")
+    for depth in range(len(keys), 0, -1):
+        for source, layer in layers.items():
+            if _holds(layer, keys[:depth]):
+                shown = _variable(fault.path) if source == "environment" else fault.path
+                return f"{source}: {shown}: {fault.text}"
     return str(fault)
+
+
+def _holds(layer: object, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(layer, Mapping) or key not in layer:
+            return False
+        layer = layer[key]
+    return True
+
+
+def _is_secret(path: str) -> bool:
+    if path.startswith("profiles."):
+        in_verb = ".".join(path.split(".")[2:])
+        return not in_verb or is_secret(in_verb)
+    return path.endswith(("password", "secret"))
 
 
 def _keys() -> Iterator[str]:
@@ -283,6 +395,8 @@ def _variable(key: str) -> str:
 
 
 def _unknown(keys: tuple[str, ...]) -> str:
+    if keys[0] == "profiles":
+        return unknown_property(keys[2:], NOT_YET | NOT_IN_A_PROFILE.keys())
     return f"unknown key{_hint('.'.join(keys), list(_keys()))}"
 
 

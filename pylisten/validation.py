@@ -40,6 +40,7 @@ _EXPECTED = {
     "string_too_short": "at least {min_length} character(s)",
     "string_type": "a string",
     "string_unicode": "valid Unicode",
+    "tuple_type": "an array",
 }
 
 

@@ -14,7 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 
@@ -30,9 +38,11 @@ __all__ = [
     "Disconnect",
     "KillAudio",
     "Mark",
+    "MarkData",
     "Message",
     "Other",
     "PlayAudio",
+    "PlayAudioData",
     "WireError",
     "decode_text",
     "dtmf",
@@ -107,9 +117,12 @@ _BARE: dict[str, Message] = {
 }
 
 
+_DIGITS = "0|[1-9][0-9]{0,8}"
+
+
 def _rate(value: object) -> object:
     """A rate is a number or a numeric string, as jambonz applications send both."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+    if isinstance(value, str) and re.fullmatch(_DIGITS, value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -130,8 +143,16 @@ def _clip_id(value: object) -> object:
 
 
 _Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]
-_ClipId = Annotated[ClipId | None, PlainValidator(_clip_id)]
-_Rate = Annotated[int, BeforeValidator(_rate)]
+_ClipId = Annotated[
+    ClipId | None,
+    PlainValidator(_clip_id),
+    WithJsonSchema({"type": ["string", "number", "null"], "maxLength": MAX_LABEL_CHARACTERS}),
+]
+_Rate = Annotated[
+    int,
+    BeforeValidator(_rate),
+    WithJsonSchema({"type": ["integer", "string"], "pattern": rf"^(?:{_DIGITS})(?!\n)$"}),
+]
 
 
 class _Data(BaseModel):
@@ -143,22 +164,37 @@ class _Data(BaseModel):
         extra="ignore",
         hide_input_in_errors=True,
         strict=True,
+        use_attribute_docstrings=True,
     )
 
 
 class _Identified(_Data):
     id: _ClipId = None
+    """Comes back, as it was given, in the frames about this clip."""
 
 
-class _PlayAudioData(_Data):
+class PlayAudioData(_Identified):
+    """The ``data`` of ``playAudio``."""
+
     audio_content: str
+    """The audio in base64 (RFC 4648, padded, no line breaks)."""
+
     audio_content_type: str
+    """raw: 16-bit little-endian PCM, mono, without a header; wav or wave: a WAV file."""
+
     sample_rate: _Rate | None = None
+    """Of raw audio, in Hz; a WAV file tells its own."""
+
     queue_play: bool | None = None
+    """Whether the clip waits for those before it, or else stops them; the configuration of the
+    worker decides where it is left out."""
 
 
-class _MarkData(_Data):
+class MarkData(_Data):
+    """The ``data`` of ``mark``."""
+
     name: _Label
+    """Comes back, as it was given, when the audio sent before the mark has been played."""
 
 
 _AnyData = TypeVar("_AnyData", bound=_Data)
@@ -180,7 +216,7 @@ def decode_text(text: str) -> Message:
     if kind == "playAudio":
         return _play_audio(frame.get("data"))
     if kind == "mark":
-        return Mark(_checked(_MarkData, frame.get("data")).name)
+        return Mark(_checked(MarkData, frame.get("data")).name)
     return Other(kind, text)
 
 
@@ -199,7 +235,7 @@ def _object(text: str) -> dict[str, object]:
 
 def _play_audio(raw: object) -> PlayAudio:
     clip_id = _checked(_Identified, raw).id
-    data = _checked(_PlayAudioData, raw, clip_id)
+    data = _checked(PlayAudioData, raw, clip_id)
     content_type = data.audio_content_type
     if content_type not in ("raw", "wav", "wave"):
         message = f"data.audioContentType: found {found(content_type)}, expected raw, wav or wave"
@@ -270,9 +306,13 @@ def dtmf(digit: str, duration: int) -> str:
     return _text({"event": "dtmf", "dtmf": digit, "duration": str(duration)})
 
 
-def resumed(gap_ms: int) -> str:
-    """Audio goes on after a reconnect; ``gap_ms`` of it were lost."""
-    return _event("resumed", {"gapMilliseconds": gap_ms})
+def resumed(gap_ms: int, position_ms: int) -> str:
+    """Audio goes on after a reconnect.
+
+    ``gap_ms`` of it were given up; what follows begins ``position_ms`` after the beginning of the
+    listen. Both are whole milliseconds.
+    """
+    return _event("resumed", {"gapMilliseconds": gap_ms, "positionMilliseconds": position_ms})
 
 
 def _event(kind: str, data: Mapping[str, object]) -> str:

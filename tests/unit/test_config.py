@@ -43,6 +43,7 @@ def test_the_defaults_need_no_file() -> None:
     assert (config.playback.default, config.playback.queue_limit) == ("queue", 10)
     assert config.websocket.verify
     assert config.websocket.ca_file is None
+    assert config.webhook.secret is None
     assert config.name.endswith(f"-{os.getpid()}")
 
 
@@ -70,8 +71,19 @@ def test_every_setting_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path:
         "WEBSOCKET_CLIENT_KEY": str(pem),
         "WEBSOCKET_VERIFY": "false",
         "WEBSOCKET_SEND_BUFFER_BYTES": "4096",
+        "WEBSOCKET_ALLOWED_HOSTS": "*.Example.com, bücher.example,10.0.*",
+        "WEBSOCKET_ALLOW_LINK_LOCAL": "true",
         "PLAYBACK_DEFAULT": "interrupt",
         "PLAYBACK_QUEUE_LIMIT": "3",
+        "SILENCE_THRESHOLD_DBFS": "-52.5",
+        "SILENCE_ATTACK_MS": "60",
+        "SILENCE_HANGOVER_MS": "400",
+        "WEBHOOK_SECRET": "k3y",
+        "WEBHOOK_TIMEOUT_S": "4",
+        "WEBHOOK_ATTEMPTS": "5",
+        "WEBHOOK_RETRY_MIN_S": "0.25",
+        "WEBHOOK_RETRY_MAX_S": "2",
+        "WEBHOOK_DRAIN_S": "0",
         "NAME": "w1",
         "WORKERS": "4",
         "LOG_LEVEL": "WARNING",
@@ -91,14 +103,27 @@ def test_every_setting_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path:
             "client_key": str(pem),
             "verify": False,
             "send_buffer_bytes": 4096,
+            "allowed_hosts": ["*.example.com", "xn--bcher-kva.example", "10.0.*"],
+            "allow_link_local": True,
         },
         "playback": {"default": "interrupt", "queue_limit": 3},
+        "silence": {"threshold_dbfs": -52.5, "attack_ms": 60, "hangover_ms": 400},
+        "webhook": {
+            "secret": "…",
+            "timeout_s": 4.0,
+            "attempts": 5,
+            "retry_min_s": 0.25,
+            "retry_max_s": 2.0,
+            "drain_s": 0.0,
+        },
+        "profiles": {},
         "name": "w1",
         "workers": 4,
         "log_level": "warning",
     }
-    assert config.esl.password == "s3cret"
+    assert (config.esl.password, config.webhook.secret) == ("s3cret", "k3y")
     assert "s3cret" not in repr(config)
+    assert "k3y" not in repr(config)
 
 
 def test_an_empty_variable_is_the_same_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,8 +203,37 @@ def test_a_fault_names_the_variable_or_the_flag(monkeypatch: pytest.MonkeyPatch)
         ("[websocket]\nping_timeout_s = inf", "ping_timeout_s: found Infinity, expected a finite"),
         ("[websocket]\nca_file = '/nope'", 'ca_file: found "/nope", expected an existing file'),
         ("[websocket]\nsend_buffer_bytes = 1", "send_buffer_bytes: found 1, expected a number fr"),
+        (
+            "[websocket]\nallowed_hosts = ['ws://h']",
+            'allowed_hosts.0: found "ws://h", expected a h',
+        ),
+        ("[websocket]\nallowed_hosts = ['h:80']", "without scheme, port and path"),
+        ("[websocket]\nallowed_hosts = 5", "websocket.allowed_hosts: found 5, expected an array"),
+        ("[profile.bot]\nurl = 'wss://h'", "profile: unknown key, did you mean profiles?"),
+        ("profiles = 5", "profiles: found 5, expected an object"),
+        ("[profiles]\nbot = 'wss://h'", "profiles.bot: found a string, expected an object"),
+        ("[profiles.'a b']", "profiles.a b: not a name of 1 to 64 letters, digits, underscores or"),
+        ("[profiles.bot]\nurl = 'bot'", "profiles.bot.url: found another kind of URL, expected ws"),
+        ("[profiles.bot]\nmaxLength = 0", "profiles.bot.maxLength: found 0, expected a number abo"),
+        (
+            "[profiles.bot]\nmaxLenght = 1",
+            "maxLenght: unknown property, expected one of url, id, m",
+        ),
+        ("[profiles.bot]\nmaxLenght = 1", "(did you mean maxLength?)"),
+        ("[profiles.bot]\nwsAuth = {username = 'u'}", "profiles.bot.wsAuth.password: missing"),
+        ("[profiles.bot]\nchannel = 2", "profiles.bot.channel: not supported by this version"),
+        ("[profiles.bot]\nprofile = 'a'", "profiles.bot.profile: a profile cannot use another one"),
         ("[playback]\ndefault = 'stop'", 'found "stop", expected one of queue, interrupt'),
         ("[playback]\nqueue_limit = 1.5", "queue_limit: found 1.5, expected a whole number"),
+        ("[silence]\nthreshold_dbfs = 1", "silence.threshold_dbfs: found 1, expected a number up"),
+        ("[silence]\nthreshold_dbfs = -91", "found -91, expected a number from -90 up"),
+        ("[silence]\nattack_ms = 0", "silence.attack_ms: found 0, expected a number from 20 up"),
+        ("[silence]\nhangover_ms = 6000", "found 6000, expected a number up to 5000"),
+        ("[webhook]\nattempts = 0", "webhook.attempts: found 0, expected a number from 1 up"),
+        ("[webhook]\ntimeout_s = 0", "webhook.timeout_s: found 0, expected a number above 0"),
+        ("[webhook]\nsecret = ''", "webhook.secret: found a string, expected at least 1 charac"),
+        ("[webhook]\nretry_min_s = 9", "webhook: retry_min_s (9), retry_max_s (8): the shortest"),
+        ("[webhook]\nretry_max_s = 0.1", "webhook: retry_min_s (0.5), retry_max_s (0.1): the sh"),
         ("name = 'a b'", 'name: found "a b", expected 1 to 28 letters, digits, dots'),
         ("workers = ", "not valid TOML: Invalid value"),
         ("workers = 1\nworkers = 2", "not valid TOML: Cannot overwrite a value"),
@@ -199,6 +253,80 @@ def test_a_password_is_not_repeated() -> None:
     assert refusal() == (
         "pylisten.toml: esl.password: holds a line break or another control character"
     )
+
+
+def test_a_secret_is_not_repeated() -> None:
+    write("[webhook]\nsecret = 5")
+    assert refusal() == "pylisten.toml: webhook.secret: found a number, expected a string"
+    write('[webhook]\nsecret = "hunter2\\n"')
+    assert refusal() == (
+        "pylisten.toml: webhook.secret: holds a line break or another control character"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "verb = 'listen'",
+        "name = 'a'",
+        "mixType = 'mono'",
+        "sampleRate = 8000",
+        "disableBidirectionalAudio = false",
+        "bidirectionalAudio = {enabled = true}",
+        "includePlayback = false",
+        "earlyMedia = false",
+        "playBeep = false",
+    ],
+)
+def test_a_profile_does_not_hold_what_the_switch_needs(line: str) -> None:
+    write(f"[profiles.bot]\n{line}")
+    key = line.split()[0]
+    assert refusal().startswith(f"pylisten.toml: profiles.bot.{key}: cannot stand in a profile: ")
+
+
+def test_profiles_are_kept_as_they_were_written() -> None:
+    write(
+        """
+        [profiles.bot]
+        url = "wss://bot.example.com/audio?token=t0ken"
+        wsAuth = {username = "u", password = "hunter2"}
+        headers = {X-Key = "k3y"}
+        reconnect = {attempts = 2}
+        [profiles.bot.metadata]
+        tenant = "acme"
+        [profiles.caller_pays]
+        """
+    )
+    config = load_config()
+    assert config.profiles == {
+        "bot": {
+            "url": "wss://bot.example.com/audio?token=t0ken",
+            "wsAuth": {"username": "u", "password": "hunter2"},
+            "headers": {"X-Key": "k3y"},
+            "reconnect": {"attempts": 2},
+            "metadata": {"tenant": "acme"},
+        },
+        "caller_pays": {},
+    }
+    for shown in (repr(config), config.model_dump_json()):
+        assert not any(secret in shown for secret in ("t0ken", "hunter2", "k3y"))
+
+
+def test_secrets_in_profiles_are_not_repeated() -> None:
+    write(
+        """
+        [profiles.a]
+        url = "wss://u:s3cret@h"
+        wsAuth = "u:s3cret"
+        headers = "X: s3cret"
+        actionHook = {url = "http://u:s3cret@h", username = ["s3cret"], password = ["s3cret"]}
+        [profiles.b]
+        wsAuth = {username = "u", password = "s3\\ncret"}
+        headers = {X = ["s3cret"]}
+        """
+    )
+    assert "s3cret" not in refusal()
+    assert len(refusal().splitlines()) == 8
 
 
 def test_a_key_needs_its_certificate() -> None:

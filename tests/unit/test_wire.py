@@ -94,6 +94,7 @@ def test_null_is_the_same_as_absent() -> None:
         ({"sampleRate": -8000}, "unsupported-rate", "data.sampleRate: found -8000"),
         ({"sampleRate": 1e300}, "unsupported-rate", "data.sampleRate: found a huge number"),
         ({"sampleRate": ...}, "bad-message", "data.sampleRate: missing for raw audio, expected "),
+        ({"sampleRate": "08000"}, "bad-message", 'data.sampleRate: found "08000", expected a who'),
         ({"sampleRate": "16k"}, "bad-message", 'data.sampleRate: found "16k", expected a whole'),
         ({"sampleRate": "9" * 5000}, "bad-message", 'data.sampleRate: found "999'),
         ({"sampleRate": "٨٠٠٠"}, "bad-message", "data.sampleRate: found"),
@@ -226,7 +227,9 @@ def test_answers_have_the_shape_of_the_protocol() -> None:
         '{"type":"error","data":{"code":"queue-full","message":"no","id":"c"}}'
     )
     assert wire.dtmf("2", 1600) == '{"event":"dtmf","dtmf":"2","duration":"1600"}'
-    assert wire.resumed(40) == '{"type":"resumed","data":{"gapMilliseconds":40}}'
+    assert wire.resumed(40, 61_000) == (
+        '{"type":"resumed","data":{"gapMilliseconds":40,"positionMilliseconds":61000}}'
+    )
 
 
 def test_whatever_a_switch_says_can_be_sent() -> None:
