@@ -21,6 +21,7 @@ a kill lies behind its position, where no flush of that kill reaches.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ __all__ = [
     "Playback",
     "QueueFull",
     "Samples",
+    "ToneDone",
+    "beep",
 ]
 
 Samples = npt.NDArray[np.int16]
@@ -55,6 +58,12 @@ _TICKS_PER_MS = TICKS_HZ // 1000
 # Clips and marks that wait for their report. A server that works as intended stays far below;
 # one that sends marks in a loop while nothing is played must not fill our memory.
 _ENTRIES_MAX = 1000
+
+_BEEP_RATE_HZ = 8000
+_BEEP_MS = 500
+_BEEP_HZ = 1500
+_BEEP_DBFS = -12  # RMS
+_BEEP_RAMP_MS = 5  # at both ends, or it would click
 
 # What a piece of streamed audio costs in memory beside its samples: counted into the backlog, so
 # that a server which sends two bytes a frame is held back as well.
@@ -90,7 +99,12 @@ class MarkReached:
     event: Literal["playout", "cleared"]
 
 
-Out = Flush | ClipStarted | ClipDone | MarkReached
+@dataclass(frozen=True, slots=True)
+class ToneDone:
+    """A tone of our own is over, played or killed."""
+
+
+Out = Flush | ClipStarted | ClipDone | MarkReached | ToneDone
 
 
 class QueueFull(WireError):
@@ -139,6 +153,17 @@ class _Clip(_Entry):
 
 
 @dataclass(slots=True, eq=False)
+class _Tone(_Clip):
+    """Ours, not the server's: nothing but its end is reported."""
+
+    def started(self) -> list[Out]:
+        return []
+
+    def report(self, flushes: Iterable[tuple[int, int]]) -> list[Out]:
+        return [ToneDone()]
+
+
+@dataclass(slots=True, eq=False)
 class _Mark(_Entry):
     name: str = ""
 
@@ -166,6 +191,16 @@ class _Audio:
     def left(self) -> int:
         """Samples still to write; 0 while there are none because decoding is under way."""
         return 0 if self.samples is None else len(self.samples) - self.taken
+
+
+def beep() -> tuple[int, Samples]:
+    """The rate in Hz and the samples of the tone that ``playBeep`` asks for."""
+    count = _BEEP_RATE_HZ * _BEEP_MS // 1000
+    ramp = np.linspace(0, 1, _BEEP_RATE_HZ * _BEEP_RAMP_MS // 1000, endpoint=False)
+    envelope = np.concatenate([ramp, np.ones(count - 2 * len(ramp)), ramp[::-1]])
+    peak = 32767 * math.sqrt(2) * 10 ** (_BEEP_DBFS / 20)
+    wave = np.sin(2 * np.pi * _BEEP_HZ / _BEEP_RATE_HZ * np.arange(count))
+    return _BEEP_RATE_HZ, np.rint(peak * envelope * wave).astype(np.int16)
 
 
 class Playback:
@@ -207,6 +242,10 @@ class Playback:
         self._reserved[self._tickets] = piece
         return self._tickets, out
 
+    def holds(self, ticket: int) -> bool:
+        """Whether a reserved clip still waits for its audio: it has not been killed."""
+        return ticket in self._reserved
+
     def fill(self, ticket: int, clip: Clip) -> list[Out]:
         """Brings the audio of a reserved clip. One that was killed meanwhile is ignored.
 
@@ -236,6 +275,12 @@ class Playback:
             self._unwritten.append(piece)
             self._backlog_bytes += samples.nbytes + _PIECE_BYTES
 
+    def add_tone(self, rate_hz: int, samples: Samples) -> None:
+        """Queues a tone of our own. Raises ValueError for a rate that cannot be played."""
+        piece = _Audio(_Tone())
+        piece.fill(rate_hz, samples)
+        self._append(piece)
+
     def add_mark(self, name: str) -> list[Out]:
         """Queues a mark; reported at once if no audio waits. Raises QueueFull."""
         self._check_room(None)
@@ -246,7 +291,7 @@ class Playback:
         """Ends everything that is queued: see `Flush`. What was never written is reported at
         once if nothing stands before it in the ring, else with the flush's result."""
         out: list[Out] = []
-        if self._written > self._heard_or_killed:
+        if self.sounding:
             out.append(Flush())
             self._flushed = self._written
         for item in self._unwritten:
@@ -325,6 +370,11 @@ class Playback:
     def idle(self) -> bool:
         """Whether all has been played and reported."""
         return not (self._entries or self._unwritten) and self._written <= self._played
+
+    @property
+    def sounding(self) -> bool:
+        """Whether the ring holds audio that the call is yet to hear."""
+        return self._written > self._heard_or_killed
 
     @property
     def buffered_ms(self) -> int:

@@ -233,8 +233,8 @@ def test_call_that_ends_while_connecting() -> None:
 def test_frames_are_sent_as_they_come() -> None:
     """Bytes are passed on unchanged, and counted."""
     session = streaming()
-    assert session.frame(0, FRAME, 100, 0) == [SendBinary(FRAME)]
-    assert session.frame(20, FRAME, 90, 0) == [SendBinary(FRAME)]
+    assert session.frame(0, FRAME, 100, 0, 0) == [SendBinary(FRAME)]
+    assert session.frame(20, FRAME, 90, 0, 160) == [SendBinary(FRAME)]
     counters = session.counters
     assert (counters.frames_sent, counters.bytes_sent, counters.samples_sent) == (2, 640, 320)
     assert counters.peak_level == 100
@@ -243,28 +243,64 @@ def test_frames_are_sent_as_they_come() -> None:
 def test_filled_silence_is_reported_as_gap() -> None:
     """What never came is told at the end, in milliseconds."""
     session = streaming(sampleRate=16000)
-    session.frame(0, FRAME * 2, 0, 320)
-    session.frame(0, FRAME * 2, 0, 80)
+    session.frame(0, FRAME * 2, 0, 320, 0)
+    session.frame(0, FRAME * 2, 0, 80, 320)
     [over, *_] = session.command(0, "stop", "")
     assert over == end("stopped", bytes_sent=1280, gap_ms=25)
 
 
-def test_max_length_counts_samples() -> None:
+def test_max_length_counts_the_time_line() -> None:
     """One second is 50 frames, however late they come; the last is sent whole."""
     session = streaming(maxLength=1)
     for n in range(49):
-        assert session.frame(n * 1000, FRAME, 0, 0) == [SendBinary(FRAME)]
-    last = session.frame(0, FRAME, 0, 0)
+        assert session.frame(n * 1000, FRAME, 0, 0, n * 160) == [SendBinary(FRAME)]
+    last = session.frame(0, FRAME, 0, 0, 49 * 160)
     assert last == [SendBinary(FRAME), end("max-length", bytes_sent=16000), Discard()]
-    assert session.frame(0, FRAME, 0, 0) == []
+    assert session.frame(0, FRAME, 0, 0, 50 * 160) == []
     assert session.counters.frames_discarded == 1
+
+
+def test_max_length_counts_what_another_worker_sent() -> None:
+    """The time-line of an adopted listen did not begin with this worker."""
+    session = streaming(maxLength=60)
+    assert session.frame(0, FRAME, 0, 0, 60 * 8000 - 320) == [SendBinary(FRAME)]
+    assert session.frame(20, FRAME, 0, 0, 60 * 8000 - 160)[1:] == [
+        end("max-length", bytes_sent=640),
+        Discard(),
+    ]
 
 
 def test_max_length_counts_each_track_once() -> None:
     """A stereo frame has twice the bytes for the same time."""
     session = streaming(maxLength=0.04, mixType="stereo")
-    assert session.frame(0, FRAME * 2, 0, 0) == [SendBinary(FRAME * 2)]
-    assert session.frame(0, FRAME * 2, 0, 0)[1] == end("max-length", bytes_sent=1280)
+    assert session.frame(0, FRAME * 2, 0, 0, 0) == [SendBinary(FRAME * 2)]
+    assert session.frame(0, FRAME * 2, 0, 0, 160)[1] == end("max-length", bytes_sent=1280)
+
+
+@pytest.mark.parametrize(("length_s", "rate_hz"), [(1.1, 8000), (0.3, 48000), (4.02, 24000)])
+def test_max_length_is_not_a_frame_too_long(length_s: float, rate_hz: int) -> None:
+    """A length that is no whole number in binary is none the less."""
+    session = streaming(maxLength=length_s, sampleRate=rate_hz)
+    samples = rate_hz // 50
+    last = round(length_s * 50) - 1
+    assert len(session.frame(0, bytes(samples * 2), 0, 0, (last - 1) * samples)) == 1
+    assert len(session.frame(0, bytes(samples * 2), 0, 0, last * samples)) > 1
+
+
+def test_max_length_ends_a_listen_that_is_still_connecting() -> None:
+    """It counts from the first captured sample, not from the connection."""
+    session = make(maxLength=2)
+    session.start(100_000, 99_900)
+    assert session.tick(101_899) == []
+    over = end("max-length", close_code=None, close_reason="")
+    assert session.tick(101_900) == [over, Discard()]
+
+
+def test_max_length_is_not_ended_by_the_clock_while_audio_flows() -> None:
+    """All audio up to it is sent, however late."""
+    session = streaming(maxLength=2)
+    assert session.tick(5_000) == []
+    assert session.state is State.STREAMING
 
 
 # Digits.
@@ -647,12 +683,12 @@ def test_other_messages_become_events() -> None:
 
 
 def test_long_messages_are_cut_and_say_so() -> None:
-    """An event header holds 64 KiB; it is cut between characters."""
+    """An event header holds 8 KiB; it is cut between characters."""
     text = json.dumps({"type": "t" * 1000, "x": "é" * 100_000}, ensure_ascii=False)
     [(event, headers)] = emitted(streaming().text(0, text))
     assert event == "message"
     assert len(headers["Listen-Message-Type"]) == 256
-    assert len(headers["Listen-Message"].encode()) in (64 * 1024, 64 * 1024 - 1)
+    assert len(headers["Listen-Message"].encode()) in (8 * 1024, 8 * 1024 - 1)
     assert text.startswith(headers["Listen-Message"])
     assert headers["Listen-Message-Bytes"] == str(len(text.encode()))
 
@@ -686,6 +722,17 @@ def test_text_of_an_operator_waits_for_the_connection() -> None:
     assert sent[1:] == ["hello"]
 
 
+def test_texts_that_wait_for_the_first_connection_are_bounded() -> None:
+    """The newest thousand; it is logged that the others are lost."""
+    session = make()
+    session.start(0)
+    logs = [log for n in range(1002) for log in session.command(0, "send", str(n))]
+    assert [type(log) for log in logs] == [Log]
+    assert session.counters.texts_dropped == 2
+    assert SendText("1") not in (actions := session.connected(0))
+    assert SendText("2") in actions
+
+
 def test_unknown_command_is_logged() -> None:
     """It changes nothing."""
     session = streaming()
@@ -706,18 +753,19 @@ def test_server_asks_for_the_end() -> None:
     assert session.reason == "disconnect"
 
 
-def test_server_closes() -> None:
+@pytest.mark.parametrize(("reconnect", "code"), [({}, 1000), (False, 1000), (False, 4001)])
+def test_server_closes(reconnect: Any, code: int) -> None:
     """Code and reason are passed on; there is nothing left to close."""
-    session = streaming()
-    expected = end("closed", close_code=4001, close_reason="bye")
-    assert session.closed(0, 4001, "bye") == [expected, Discard()]
+    session = streaming(reconnect=reconnect)
+    expected = end("closed", close_code=code, close_reason="bye")
+    assert session.closed(0, code, "bye") == [expected, Discard()]
     assert session.ended(5, "closed") == [Release()]
 
 
 @pytest.mark.parametrize("code", [None, 1006])
 def test_broken_connection_is_an_error(code: int | None) -> None:
     """A server that vanishes has not closed."""
-    [over, _] = streaming().closed(0, code, "")
+    [over, _] = streaming(reconnect=False).closed(0, code, "")
     expected = end("closed", error="the connection broke", close_code=code, close_reason="")
     assert over == expected
 
@@ -725,7 +773,7 @@ def test_broken_connection_is_an_error(code: int | None) -> None:
 def test_call_ends_after_the_last_frame() -> None:
     """Everything has been sent by then; the close says why."""
     session = streaming()
-    session.frame(0, FRAME, 0, 0)
+    session.frame(0, FRAME, 0, 0, 0)
     assert session.ended(0, "hangup") == [Close(1000, "hangup"), Release()]
     assert session.reason == "hangup"
 
@@ -747,7 +795,7 @@ def test_end_is_told_to_the_switch_once() -> None:
     session = streaming(finishOnKey="#", maxLength=0.02, passDtmf=True)
     session.text(0, message("disconnect"))
     assert session.digit(0, "#", 800, False) == []
-    assert session.frame(0, FRAME, 0, 0) == []
+    assert session.frame(0, FRAME, 0, 0, 0) == []
     assert session.command(0, "stop", "") == []
     assert session.text(0, play_audio()) == []
     assert session.binary(0, FRAME) == []
@@ -793,7 +841,7 @@ def test_clip_decoded_after_the_end_is_not_played() -> None:
 def test_lost_listen_is_let_go_without_a_reason() -> None:
     """It may go on with another worker: the end is not told to the switch, nor invented."""
     session = streaming()
-    assert session.lost(0) == [Close(1001, "going away"), Release()]
+    assert session.lost(0, adopted=True) == [Close(1001, "going away"), Release()]
     assert session.reason == ""
     assert session.ended(0, "hangup") == []
 
@@ -817,15 +865,17 @@ def test_nothing_happens_after_the_release() -> None:
         session.start(1),
         session.connected(1),
         session.connect_failed(1, "x"),
-        session.frame(1, FRAME, 0, 0),
+        session.frame(1, FRAME, 0, 0, 0),
+        session.trimmed(1, 160),
         session.digit(1, "1", 800, False),
         session.text(1, message("disconnect")),
         session.binary(1, FRAME),
         session.command(1, "stop", ""),
         session.closed(1, 1000, ""),
+        session.closed(1, 1006, "", [FRAME]),
         session.play_status(1, status(0, 0)),
         session.ended(1, "hangup"),
-        session.lost(1),
+        session.lost(1, adopted=False),
         session.tick(100_000),
     ]
     assert late == [[]] * len(late)
