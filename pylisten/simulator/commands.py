@@ -87,7 +87,9 @@ class Commands:
         if verb == "stop":
             self._switch.end(listen, "stopped")
         else:
-            self._relay(listen, verb, rest or ("silence" if verb == "pause" else ""))
+            if verb in ("pause", "resume"):
+                rest = listen.paused = (rest or "silence") if verb == "pause" else ""
+            self._relay(listen, verb, rest)
         return f"+OK {listen.id}\n"
 
     def _find(self, uuid: str, rest: str, *, text_follows: bool) -> tuple[Listen, str]:

@@ -40,6 +40,7 @@ class Listen:
     connected: bool = False
     counters: Mapping[str, int] = field(default_factory=dict)
     accepted: bool = False
+    paused: str = ""
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     freed: asyncio.Event = field(default_factory=asyncio.Event)
     deadline: asyncio.TimerHandle | None = None
@@ -78,6 +79,7 @@ class Listen:
             "sample_rate": self.request.rate_hz,
             "mix_type": self.request.mix,
             "adopted": self.adopted,
+            "paused": self.paused,
             "blocking": False,
             "start_epoch_ms": self.start_epoch_ms,
         }

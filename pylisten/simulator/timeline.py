@@ -106,7 +106,7 @@ def _told(name: str, headers: Mapping[str, str]) -> tuple[str, str] | None:
         case "listen::connect":
             return "connected", f"connected to {headers.get('Listen-Url', 'the server')}"
         case "listen::reconnect":
-            return "reconnected", "connected again"
+            return "reconnect", f"connection lost, try {headers.get('Listen-Attempt', '')}"
         case "listen::play_start":
             return "playAudio", f"playAudio begins{f': {clip}' if clip else ''}"
         case "listen::play_done":

@@ -104,7 +104,7 @@ async def test_a_server_that_breaks_off_is_a_failure(
         socket.transport.abort()
 
     async with server(vanish) as url:
-        code = await simulate(speech, url)
+        code = await simulate(speech, url, verb={"reconnect": False})
     assert code == 1
     assert "FAILED: the listen did not end well" in capsys.readouterr().out
 
