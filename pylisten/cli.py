@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import logging
 import os
@@ -34,6 +35,9 @@ _LEVELS = ("debug", "info", "warning", "error")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; *argv* are its arguments without its name. Returns the exit code."""
     parser = _parser()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what users typed need not be encodable
+            stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
     try:
         code = _run(parser, args)

@@ -13,23 +13,26 @@ import json
 import logging
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from pylisten import session as do
+from pylisten import actions as do
 from pylisten import shm
+from pylisten.actions import hook_body
 from pylisten.audio import Clip, decode_clip
 from pylisten.config import Config
+from pylisten.delivery import Delivery
 from pylisten.errors import PylistenError, ShmError, VerbError, WireError
 from pylisten.esl import EslError, json_argument
 from pylisten.playback import Samples
-from pylisten.session import Session
-from pylisten.verb import Verb, parse_verb
-from pylisten.websocket import ConnectError, open_websocket
+from pylisten.session import Session, State
+from pylisten.verb import ActionHook, Verb, hook_of, parse_verb
+from pylisten.webhook import Webhooks
+from pylisten.websocket import ConnectError, Connection, open_websocket
 from pylisten.wire import PlayAudio
 
 __all__ = ["Listen", "ListenGone", "Switch"]
@@ -42,11 +45,21 @@ _OUTBOX_LOW = 5
 
 # Events that may wait for the switch. Beyond it a chatty server's messages are dropped, counted.
 _EVENTS_MAX = 500
+# mod_event_socket reads some 500 kB/s: so much may stand in the way of an `end`, half a second.
+_EVENTS_MAX_BYTES = 256 * 1024
+
+# The switch reads commands byte by byte, all of a worker's from one connection: what a server may
+# have passed on as `listen::message` without slowing the ends and starts of others.
+_MESSAGE_BYTES_PER_S = 16 * 1024
+_MESSAGE_BURST_BYTES = 64 * 1024
 
 # How long the switch may take to say why it ended a listen, after the last frame.
 _REASON_WAIT_NS = 1_000_000_000
 
 _END_RETRY_S = 0.5
+
+# How long a worker that gives a listen away may take to tell the switch that it is over.
+_HAND_OVER_S = 10.0
 
 # A worker that gives a listen away detaches within a frame; longer means that it hangs.
 _PREDECESSOR_S = 2.0
@@ -70,22 +83,38 @@ class Switch:
 class Listen:
     """Serves one listen: `attach`, then `run` until its slot is released."""
 
-    def __init__(self, listen_id: str, switch: Switch, config: Config, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        listen_id: str,
+        switch: Switch,
+        config: Config,
+        tls: ssl.SSLContext,
+        hooks: Webhooks,
+    ) -> None:
         self.id = listen_id
         self.events_dropped = 0
+        self.switch_gone = False
+        """Set before `run` is cancelled because the switch has gone, and the calls with it."""
         self._switch = switch
         self._config = config
         self._tls = tls
+        self._hooks = hooks
+        self._hook: ActionHook | None = None
+        self._described: dict[str, Any] = {}
         self._slot = self._gen = -1
         self._session: Session | None = None
         self._refusal = ""
         self._outbox: deque[str | bytes] = deque()
         self._wake = asyncio.Event()  # the outbox has something, or the end has come
         self._may_read = asyncio.Event()
+        self._held_back_s = 0.0  # when the server was last held back, on the loop's clock
         self._close: tuple[int, str] | None = None
         self._flow_wanted = False
         self._flow_open = False
         self._commands: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+        self._commands_bytes = 0  # of those that wait
+        self._messages_left = _MESSAGE_BURST_BYTES
+        self._messages_ns = 0
         self._end_ns = 0  # when the last frame had come; 0 before
         self._end_reason = ""
         self._released = asyncio.Event()
@@ -103,15 +132,17 @@ class Listen:
         reply = await self._switch.api(f"listen_ctl describe {self.id}")
         if not reply.startswith("+OK "):
             raise ListenGone(reply)
-        described = json.loads(reply[len("+OK ") :])
+        self._described = described = json.loads(reply[len("+OK ") :])
         self._slot, self._gen = described["slot"], described["generation"]
         await self._attach_slot()
         try:
-            verb = parse_verb(described["verb"])
+            verb = parse_verb(described["verb"], self._config.profiles)
         except VerbError as exc:
             self._refusal = str(exc)
+            self._hook = hook_of(described["verb"], self._config.profiles)
         else:
-            self._session = self._make_session(verb, described)
+            self._hook = verb.action_hook
+            self._session = self._make_session(verb)
         return self._slot
 
     async def _attach_slot(self) -> None:
@@ -127,15 +158,19 @@ class Listen:
                     raise
             await asyncio.sleep(_ATTACH_RETRY_S)
 
-    def _make_session(self, verb: Verb, described: dict[str, object]) -> Session:
-        attributes = described.get("attributes")
+    def _make_session(self, verb: Verb) -> Session:
+        silence = self._config.silence
         return Session(
             self.id,
             verb,
-            attributes if isinstance(attributes, dict) else {},
+            self._described["attributes"],
             interrupt=self._config.playback.default == "interrupt",
             queue_limit=self._config.playback.queue_limit,
-            resumed=described.get("adopted") is True,
+            resumed=self._described["adopted"],
+            ring_ms=self._switch.arena.ring_ms,
+            silence_threshold_dbfs=silence.threshold_dbfs,
+            silence_attack_ms=silence.attack_ms,
+            silence_hangover_ms=silence.hangover_ms,
         )
 
     async def run(self) -> None:
@@ -148,18 +183,24 @@ class Listen:
                 await self._refuse()
                 return
             self._command("accept")
-            self._do(self._session.start(_ms(shm.now_ns())))
+            began_ms = _ms(self._switch.arena.info(self._slot).start_ns)
+            self._do(self._session.start(_ms(shm.now_ns()), began_ms))
+            if paused := self._described["paused"]:
+                self.command("pause", paused)
             await self._released.wait()
             if self._conversation:
                 await self._conversation
             await self._commands.join()
         except asyncio.CancelledError:
             if self._session:
-                self._do(self._session.lost(_ms(shm.now_ns())))
+                adopted = not self.switch_gone
+                self._do(self._session.lost(_ms(shm.now_ns()), adopted))
             if self._conversation:
                 await self._conversation
             raise
         finally:
+            if self.events_dropped:
+                log.warning("%s: %d events were dropped", self.id, self.events_dropped)
             commands.cancel()
             for task in self._tasks:
                 task.cancel()
@@ -170,6 +211,13 @@ class Listen:
         self._command("end", {"reason": "bad-request", "error": self._refusal}, must=True)
         await self._commands.join()
         self._release()
+        body = hook_body(
+            self.id,
+            self._described["attributes"],
+            name=self._described["name"],
+            reason="bad-request",
+        )
+        self._tell_hook(body)
 
     # Inputs: the worker.
 
@@ -180,7 +228,7 @@ class Listen:
         now_ms = _ms(now_ns)
         match item.kind:
             case shm.Kind.AUDIO:
-                self._do(self._session.frame(now_ms, item.data, item.level, item.silence))
+                self._do(self._frame(now_ms, item))
             case shm.Kind.DIGIT:
                 self._do(self._session.digit(now_ms, item.digit, item.duration, item.far))
             case shm.Kind.END:
@@ -189,10 +237,33 @@ class Listen:
             case shm.Kind.MOVED:
                 self._give_away()
 
+    def _frame(self, now_ms: float, item: shm.Item) -> list[do.Action]:
+        assert self._session
+        return self._session.frame(now_ms, item.data, item.level, item.silence, item.pos)
+
     def _give_away(self) -> None:
         """The switch gave the listen to another worker, which waits until we have detached."""
         with suppress(ShmError):
             self._switch.arena.detach(self._slot, self._gen)
+        self._spawn(self._leave_to_another())
+
+    def fail(self, error: Exception) -> None:
+        """Something in here went wrong that must not: ends this listen, and harms no other."""
+        log.error("listen %s failed", self.id, exc_info=error)
+        if self._released.is_set():
+            return
+        why = "an error in the worker, whose log says more"
+        self._command("end", {"reason": "worker-lost", "error": why}, must=True)
+        self._hang_up(1011, "internal error")
+        self._release()
+
+    async def _leave_to_another(self) -> None:
+        """An end that was decided here is told to the switch first: the other knows of none."""
+        assert self._session
+        if self._session.state is State.ENDING:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HAND_OVER_S):
+                    await self._commands.join()
         if self._running:
             self._running.cancel()
 
@@ -247,6 +318,10 @@ class Listen:
                     self._send(text)
                 case do.Write(rate_hz, samples):
                     todo.extendleft(reversed(self._write(rate_hz, samples)))
+                case do.Trim(keep_ms):
+                    todo.extendleft(reversed(self._trim(keep_ms)))
+                case do.Hook(body):
+                    self._tell_hook(body)
                 case do.Connect():
                     self._conversation = self._spawn(self._converse(action))
                 case do.Close(code, reason):
@@ -269,6 +344,9 @@ class Listen:
                 case do.OpenFlow():
                     self._flow_wanted = True
                     self._set_flow(len(self._outbox) < _OUTBOX_HIGH)
+                case do.CloseFlow():
+                    self._flow_wanted = False
+                    self._set_flow(False)
                 case do.Discard():
                     arena.discard(self._slot, self._gen, shm.now_ns())
                 case do.Flush():
@@ -284,6 +362,17 @@ class Listen:
             if kick:
                 self._switch.kick()
         return self._session.wrote(_ms(shm.now_ns()), taken)
+
+    def _trim(self, keep_ms: int) -> list[do.Action]:
+        assert self._session
+        given_up = 0
+        with suppress(ShmError):
+            given_up = self._switch.arena.trim(self._slot, self._gen, shm.now_ns(), keep_ms)
+        return self._session.trimmed(_ms(shm.now_ns()), given_up)
+
+    def _tell_hook(self, body: Mapping[str, object]) -> None:
+        if self._hook:
+            self._hooks.send(self._hook, body, listen_id=self.id)
 
     def _release(self) -> None:
         self._released.set()
@@ -324,14 +413,23 @@ class Listen:
             return
         except asyncio.CancelledError:
             return  # the listen ended first
-        sender = self._spawn(self._pump_outbox(ws))
+        delivery = Delivery(ws)
+        sender = self._spawn(self._pump_outbox(ws, delivery))
+        watch = self._spawn(self._watch(ws))
         self._do(self._session.connected(_ms(shm.now_ns())))
         await self._read(ws)
         await ws.wait_closed()
+        watch.cancel()
         sender.cancel()
-        self._do(self._session.closed(_ms(shm.now_ns()), ws.close_code, ws.close_reason or ""))
+        undelivered = [*delivery.undelivered(), *self._outbox]
+        self._outbox.clear()
+        now_ms = _ms(shm.now_ns())
+        reason = ws.close_reason or ""
+        if not reason and ws.protocol.close_sent:  # why we gave the connection up
+            reason = ws.protocol.close_sent.reason
+        self._do(self._session.closed(now_ms, ws.close_code, reason, undelivered))
 
-    async def _open(self, connect: do.Connect) -> ClientConnection:
+    async def _open(self, connect: do.Connect) -> Connection:
         return await open_websocket(
             connect.url,
             self._config.websocket,
@@ -345,7 +443,20 @@ class Listen:
             self._wake.clear()
             await self._wake.wait()
 
-    async def _read(self, ws: ClientConnection) -> None:
+    async def _watch(self, ws: Connection) -> None:
+        """Breaks a connection on which nothing comes any more, though pings ask for answers."""
+        config = self._config.websocket
+        patience_s = config.ping_interval_s + config.ping_timeout_s
+        loop = asyncio.get_running_loop()
+        while True:
+            left_s = max(ws.heard_s, self._held_back_s) + patience_s - loop.time()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(left_s)
+        log.warning("%s: nothing has come from the server for %g s", self.id, patience_s)
+        ws.transport.abort()
+
+    async def _read(self, ws: Connection) -> None:
         assert self._session
         with suppress(ConnectionClosed):
             async for message in ws:
@@ -356,22 +467,35 @@ class Listen:
                 else:
                     self._do(self._session.binary(now_ms, message))
                 self._let_read()
-                await self._may_read.wait()
+                if not self._may_read.is_set():
+                    await self._hold_back(ws)
+
+    async def _hold_back(self, ws: Connection) -> None:
+        """Reads no more until that is wanted again, or the connection has gone."""
+        held = asyncio.create_task(self._may_read.wait())
+        gone = asyncio.create_task(ws.wait_closed())
+        try:
+            await asyncio.wait({held, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            held.cancel()
+            gone.cancel()
 
     def _let_read(self) -> None:
         """Lets TCP slow a server down that sends more than can be played, or does not read."""
         assert self._session
-        may = self._session.may_read and len(self._outbox) < _OUTBOX_HIGH
-        if may or self._close:
+        may = self._session.may_read
+        if not may:  # its pong waits behind what we do not read
+            self._held_back_s = asyncio.get_running_loop().time()
+        if self._close or (may and len(self._outbox) < _OUTBOX_HIGH):
             self._may_read.set()
         else:
             self._may_read.clear()
 
-    async def _pump_outbox(self, ws: ClientConnection) -> None:
+    async def _pump_outbox(self, ws: Connection, delivery: Delivery) -> None:
         with suppress(ConnectionClosed):
             while True:
                 while self._outbox:
-                    await ws.send(self._outbox.popleft())
+                    await delivery.send(self._outbox.popleft())
                     if self._flow_wanted and len(self._outbox) <= _OUTBOX_LOW:
                         self._set_flow(True)
                 if self._close:
@@ -392,9 +516,25 @@ class Listen:
     # The event socket.
 
     def _emit(self, event: str, headers: dict[str, str]) -> None:
-        if self._commands.qsize() < _EVENTS_MAX:
+        if event == "message" and not self._may_pass_on(headers):
+            self._drop_event()
+        elif self._commands.qsize() < _EVENTS_MAX and self._commands_bytes < _EVENTS_MAX_BYTES:
             self._command("event", {"event": event, "headers": headers})
-            return
+        else:
+            self._drop_event()
+
+    def _may_pass_on(self, headers: Mapping[str, str]) -> bool:
+        """Whether another message of the server may go to the switch now (a token bucket)."""
+        now_ns = shm.now_ns()
+        earned = (now_ns - self._messages_ns) * _MESSAGE_BYTES_PER_S // 1_000_000_000
+        self._messages_ns = now_ns
+        self._messages_left = min(self._messages_left + earned, _MESSAGE_BURST_BYTES)
+        if self._messages_left <= 0:
+            return False
+        self._messages_left -= sum(map(len, headers.values()))
+        return True
+
+    def _drop_event(self) -> None:
         if not self.events_dropped:
             log.warning("%s: events come faster than the switch takes them", self.id)
         self.events_dropped += 1
@@ -404,6 +544,7 @@ class Listen:
         if argument is not None:
             text = f"{text} {json_argument(argument)}"
         self._commands.put_nowait((text, must))
+        self._commands_bytes += len(text)
 
     async def _send_commands(self) -> None:
         """Commands go one after another, so that the switch sees them in order."""
@@ -412,6 +553,7 @@ class Listen:
             try:
                 await self._send_command(command, must)
             finally:
+                self._commands_bytes -= len(command)
                 self._commands.task_done()
 
     async def _send_command(self, command: str, must: bool) -> None:
@@ -431,8 +573,14 @@ class Listen:
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._check_done)
         return task
+
+    def _check_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self.fail(error)
 
 
 def _ms(ns: int) -> float:

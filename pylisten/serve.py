@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ __all__ = ["serve"]
 log = logging.getLogger(__name__)
 
 _RESTART_S = 1.0
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def serve(config: Config, *, workers: int | None = None, name: str | None = None) -> int:
@@ -90,7 +92,9 @@ async def _run_many(count: int, name: str) -> int:
     async def keep(index: int) -> None:
         while not stopping.is_set():
             running[index] = process = await asyncio.create_subprocess_exec(
-                *_command(f"{name}-{index}"), start_new_session=True
+                *_command(f"{name}-{index}"),
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
             code = await process.wait()
             if not stopping.is_set():
@@ -99,6 +103,11 @@ async def _run_many(count: int, name: str) -> int:
 
     await asyncio.gather(*(keep(index) for index in range(1, count + 1)))
     return 0
+
+
+def _end_with_parent() -> None:
+    """In a child: asks the kernel for SIGTERM when the parent dies, however it does."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _command(name: str) -> Sequence[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -19,8 +22,9 @@ from websockets.typing import Subprotocol
 from pylisten import __version__
 from pylisten.config import WebSocketConfig
 from pylisten.errors import PylistenError
+from pylisten.urlrules import Address, UrlRefused, resolve
 
-__all__ = ["SUBPROTOCOLS", "ConnectError", "open_websocket", "tls_context"]
+__all__ = ["SUBPROTOCOLS", "ConnectError", "Connection", "open_websocket", "tls_context"]
 
 SUBPROTOCOLS = (Subprotocol("audio.jambonz.org"), Subprotocol("audio.drachtio.org"))
 
@@ -33,6 +37,25 @@ _CLOSE_TIMEOUT_S = 2.0
 
 class ConnectError(PylistenError):
     """The WebSocket could not be opened; `str()` names the cause, and how to mend it if known."""
+
+
+class Connection(ClientConnection):
+    """The connection of one listen; it knows when its server was last heard of.
+
+    It sends pings, but does not judge the answers. The library would: it takes a server that we
+    hold back, whose pong waits behind audio that we do not read yet, for a dead one, and a dead one
+    that takes nothing any more for one that is alive, as its own ping then waits to be sent.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heard_s = self.loop.time()
+        """When anything came last, by the clock of the event loop."""
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self.heard_s = self.loop.time()
+        super().data_received(data)
 
 
 class _Connect(connect):
@@ -60,30 +83,52 @@ async def open_websocket(
     *,
     call_sid: str,
     headers: Mapping[str, str],
-) -> ClientConnection:
-    """Opens the connection of one listen to a `ws` or `wss` URL.
+) -> Connection:
+    """Opens the connection of one listen to a `ws` or `wss` URL, within the connect time-out.
 
-    A server that echoes none of the subprotocols is accepted. Raises ConnectError.
+    The operator's rules decide which addresses are tried; a server that echoes none of the
+    subprotocols is accepted. Raises ConnectError.
     """
+    sent = {**headers, "X-Call-Id": call_sid}
     try:
-        return await _Connect(
-            url,
-            subprotocols=SUBPROTOCOLS,
-            additional_headers={**headers, "X-Call-Id": call_sid},
-            user_agent_header=f"pylisten/{__version__}",
-            compression=None,
-            proxy=None,
-            open_timeout=config.connect_timeout_s,
-            ping_interval=config.ping_interval_s,
-            ping_timeout=config.ping_timeout_s,
-            close_timeout=_CLOSE_TIMEOUT_S,
-            max_size=MAX_FRAME_BYTES,
-            max_queue=16,
-            write_limit=config.send_buffer_bytes,
-            ssl=tls if url.startswith("wss:") else None,
-        )
-    except (OSError, InvalidHandshake, EOFError, ValueError) as exc:
+        async with asyncio.timeout(config.connect_timeout_s):
+            addresses = await resolve(url, config.url_rules)
+            for address in addresses[:-1]:
+                with suppress(OSError):
+                    return await _open(url, address, config, tls, sent)
+            return await _open(url, addresses[-1], config, tls, sent)
+    except (OSError, InvalidHandshake, EOFError, ValueError, UrlRefused) as exc:
         raise ConnectError(_explain(exc, config)) from exc
+
+
+async def _open(
+    url: str,
+    address: Address,
+    config: WebSocketConfig,
+    tls: ssl.SSLContext,
+    headers: Mapping[str, str],
+) -> Connection:
+    opened = await _Connect(
+        url,
+        create_connection=Connection,
+        host=address.address,
+        port=address.port,
+        ssl=tls if url.startswith("wss:") else None,
+        subprotocols=SUBPROTOCOLS,
+        additional_headers=headers,
+        user_agent_header=f"pylisten/{__version__}",
+        compression=None,
+        proxy=None,
+        open_timeout=None,
+        ping_interval=config.ping_interval_s,
+        ping_timeout=None,
+        close_timeout=_CLOSE_TIMEOUT_S,
+        max_size=MAX_FRAME_BYTES,
+        max_queue=16,
+        write_limit=config.send_buffer_bytes,
+    )
+    assert isinstance(opened, Connection)
+    return opened
 
 
 def _explain(exc: Exception, config: WebSocketConfig) -> str:
@@ -118,6 +163,6 @@ def _explain(exc: Exception, config: WebSocketConfig) -> str:
         case InvalidMessage() | InvalidUpgrade() | EOFError():
             return f"the server does not speak WebSocket ({exc})"
         case NegotiationError():
-            return f"the server chose a subprotocol that was not offered ({exc})"
+            return f"the server chose what was not offered ({exc})"
         case _:
             return str(exc) or type(exc).__name__

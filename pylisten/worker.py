@@ -19,7 +19,8 @@ from pylisten.config import Config
 from pylisten.errors import PylistenError, ShmError
 from pylisten.esl import Esl, EslError, Event
 from pylisten.handoff import Handoff, HandoffError
-from pylisten.listen import Listen, Switch
+from pylisten.listen import Listen, ListenGone, Switch
+from pylisten.webhook import Webhooks
 from pylisten.websocket import tls_context
 
 __all__ = ["Worker"]
@@ -47,6 +48,7 @@ class Worker:
         self.config = config
         self.name = name or config.name
         self._tls: ssl.SSLContext = tls_context(config.websocket)
+        self.hooks = Webhooks(config.webhook, self._tls)
         self._attached = asyncio.Event()
         self._stopping = asyncio.Event()
         self._empty = asyncio.Event()
@@ -79,6 +81,7 @@ class Worker:
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Serves switch after switch until `stop`; `on_ready` is called at each attachment."""
+        await self.hooks.start()
         await self._esl.start()
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -91,6 +94,7 @@ class Worker:
         finally:
             stopping.cancel()
             await self._esl.close()
+            await self.hooks.close()
 
     async def drain(self) -> None:
         """Takes no new listens, gives those that there are to other workers, waits for the rest."""
@@ -103,6 +107,8 @@ class Worker:
                 log.warning("the switch did not drain this worker: %s", reply)
         log.info("draining: %d listens to finish", self.live)
         await self._empty.wait()
+        if left := await self.hooks.drain(self.config.webhook.drain_s):
+            log.error("%d hooks could not be delivered in time", left)
         self.stop()
 
     def stop(self) -> None:
@@ -129,11 +135,11 @@ class Worker:
             log.warning("the switch has gone; waiting for it to come back")
         finally:
             self._attached.clear()
-            lost.cancel()
             loop.remove_reader(handoff.doorbell_fd)
             if self._timer:
                 self._timer.cancel()
-            await self._leave()
+            await self._leave(switch_gone=lost.done() and not lost.cancelled())
+            lost.cancel()
             self._handoff = None
             handoff.close()
 
@@ -150,7 +156,9 @@ class Worker:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _RETRY_MAX_S)
 
-    async def _leave(self) -> None:
+    async def _leave(self, *, switch_gone: bool) -> None:
+        for listen in self._listens.values():
+            listen.switch_gone = switch_gone
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -189,7 +197,8 @@ class Worker:
 
     def _begin(self, listen_id: str) -> None:
         if self._handoff and listen_id not in self._listens:
-            listen = Listen(listen_id, self._switch(self._handoff), self.config, self._tls)
+            switch = self._switch(self._handoff)
+            listen = Listen(listen_id, switch, self.config, self._tls, self.hooks)
             self._listens[listen_id] = listen
             self._empty.clear()
             self._spawn(self._serve(listen))
@@ -207,6 +216,8 @@ class Worker:
             finally:
                 if self._by_slot.get(slot) is listen:
                     del self._by_slot[slot]
+        except ListenGone as exc:
+            log.debug("listen %s ended before it was served: %s", listen.id, exc)
         except PylistenError as exc:
             log.warning("listen %s: %s", listen.id, exc)
         except Exception:
@@ -250,6 +261,14 @@ class Worker:
         now_ns = shm.now_ns()
         for item in self._handoff.arena.drain(now_ns):
             if listen := self._by_slot.get(item.slot):
-                listen.item(now_ns, item)
+                _guard(listen, listen.item, now_ns, item)
         for listen in list(self._by_slot.values()):
-            listen.tick(now_ns)
+            _guard(listen, listen.tick, now_ns)
+
+
+def _guard(listen: Listen, work: Callable[..., None], *arguments: object) -> None:
+    """One listen's error must not stop the pump, which is everybody's."""
+    try:
+        work(*arguments)
+    except Exception as error:
+        listen.fail(error)
