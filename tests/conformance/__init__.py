@@ -1,0 +1,1 @@
+"""Whether servers that were made for jambonz can tell pylisten from it."""
