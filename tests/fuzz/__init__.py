@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing: see `make fuzz`. Not run by pytest."""
