@@ -37,7 +37,7 @@ class Caller(Protocol):
     def heard(self) -> Pcm:
         """What the caller has heard until now, at `RATE_HZ`."""
 
-    async def press(self, digit: str) -> None: ...
+    async def press(self, digit: str, duration_ms: int = 100) -> None: ...
 
     async def hang_up(self) -> None: ...
 
@@ -76,17 +76,30 @@ class EventLog:
 class Backend:
     """A switch with the interface that the tests use."""
 
+    exact = False
+    """Whether each sample arrives as it was said: no telephone line is between."""
+
     def __init__(
         self, esl_port: int, handoff_socket: Path, command: EslClient, events: EventLog
     ) -> None:
         self.esl_port = esl_port
-        self.handoff_socket = handoff_socket
+        self._handoff_socket = handoff_socket
         self.events = events
         self._command = command
+        self._callers: list[Caller] = []
 
     async def new_call(self, source: Pcm) -> Caller:
         """A call that is up, and parked; the caller says ``source`` once and is then silent."""
+        caller = await self._call(source)
+        self._callers.append(caller)
+        return caller
+
+    async def _call(self, source: Pcm) -> Caller:
         raise NotImplementedError
+
+    async def hang_up_all(self) -> None:
+        """Ends all calls that are still up."""
+        await asyncio.gather(*(caller.hang_up() for caller in self._callers))
 
     async def api(self, command: str) -> str:
         """Runs an API command; the reply without the newline at its end."""
@@ -102,15 +115,20 @@ class Backend:
         assert reply.startswith("+OK "), reply
         return reply.removeprefix("+OK ").strip()
 
+    @property
+    def handoff_socket(self) -> Path:
+        return self._handoff_socket
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a worker's configuration must say to reach this switch."""
+        esl = EslConfig(port=self.esl_port, password=ESL_PASSWORD)
+        return {"handoff_socket": self.handoff_socket, "esl": esl}
+
     @asynccontextmanager
-    async def worker(self, name: str = "w1") -> AsyncIterator[Worker]:
-        """A worker in this process, attached."""
-        config = Config(
-            name=name,
-            handoff_socket=self.handoff_socket,
-            esl=EslConfig(port=self.esl_port, password=ESL_PASSWORD),
-        )
-        worker = Worker(config)
+    async def worker(self, name: str = "w1", **sections: Any) -> AsyncIterator[Worker]:
+        """A worker in this process, attached; ``sections`` are more of its configuration."""
+        worker = Worker(Config(**{"name": name, **self.settings, **sections}))
         running = asyncio.create_task(worker.run())
         try:
             async with asyncio.timeout(15):
@@ -151,8 +169,8 @@ class _SimulatedCaller:
     def heard(self) -> Pcm:
         return self._call.what_was_heard(RATE_HZ)
 
-    async def press(self, digit: str) -> None:
-        self._call.press(digit)
+    async def press(self, digit: str, duration_ms: int = 100) -> None:
+        self._call.press(digit, duration_ms=duration_ms)
 
     async def hang_up(self) -> None:
         self._switch.hang_up(self._call)
@@ -161,9 +179,10 @@ class _SimulatedCaller:
 class SimulatorBackend(Backend):
     """The simulator."""
 
+    exact = True
     switch: SimulatedSwitch
 
-    async def new_call(self, source: Pcm) -> Caller:
+    async def _call(self, source: Pcm) -> Caller:
         call = SimulatedCall(source, RATE_HZ, hang_up_at_end=False)
         self.switch.add(call)
         return _SimulatedCaller(self.switch, call)
@@ -180,8 +199,8 @@ class _SipCaller:
     def heard(self) -> Pcm:
         return self._call.rtp.received.timeline()
 
-    async def press(self, digit: str) -> None:
-        await self._call.rtp.digit(digit)
+    async def press(self, digit: str, duration_ms: int = 100) -> None:
+        await self._call.rtp.digit(digit, duration_ms)
 
     async def hang_up(self) -> None:
         await self._call.hangup()
@@ -193,7 +212,7 @@ class FreeSwitchBackend(Backend):
     switch: PrivateSwitch
     agent: SipAgent
 
-    async def new_call(self, source: Pcm) -> Caller:
+    async def _call(self, source: Pcm) -> Caller:
         call = await self.agent.call(
             self.switch.sip_port,
             "park",
@@ -204,13 +223,16 @@ class FreeSwitchBackend(Backend):
 
 
 @asynccontextmanager
-async def simulator_backend() -> AsyncIterator[Backend]:
+async def simulator_backend(
+    *, ring_ms: int = 10_000, max_listens: int = MAX_LISTENS
+) -> AsyncIterator[SimulatorBackend]:
     """A simulator of its own."""
     async with AsyncExitStack() as stack:
         switch = await stack.enter_async_context(
             SimulatedSwitch(
                 esl_password=ESL_PASSWORD,
-                max_listens=MAX_LISTENS,
+                max_listens=max_listens,
+                ring_ms=ring_ms,
                 adopt_timeout_ms=ADOPT_TIMEOUT_MS,
             )
         )

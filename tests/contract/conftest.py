@@ -61,6 +61,7 @@ async def backend(real_switch: PrivateSwitch | None) -> AsyncIterator[Backend]:
     else:
         async with freeswitch_backend(real_switch) as backend:
             yield backend
+            await backend.hang_up_all()
             await backend.slots_are_free()
 
 

@@ -132,7 +132,7 @@ async def test_rubbish_on_the_wire(
 ) -> None:
     """Bytes that are no frame end the listen, not the call."""
     async with ListenServer() as server:
-        call, stream = await connected(agent, switch, server)
+        call, stream = await connected(agent, switch, server, reconnect=False)
         stream.send_rubbish(b"\xff\xff\xff\xff" * 64)
         await assert_reason(switch, call, "closed")
         assert await switch.variable(call.uuid, "listen_status") == "ok"
@@ -143,7 +143,7 @@ async def test_a_server_that_dies(
 ) -> None:
     """A connection that breaks ends the listen, not the call."""
     async with ListenServer() as server:
-        call, stream = await connected(agent, switch, server)
+        call, stream = await connected(agent, switch, server, reconnect=False)
         stream.abort()
         await assert_reason(switch, call, "closed")
 

@@ -18,7 +18,6 @@ from tests.support.waiting import within
 
 FRAME_MS = 20
 EVENT_PAYLOAD = 101
-EVENT_RATE_HZ = 8000
 DIGITS = "0123456789*#ABCD"
 
 # The socket module does not name them: SO_TIMESTAMPNS and SCM_TIMESTAMPNS of Linux.
@@ -36,6 +35,8 @@ class Codec:
     payload_type: int
     encode: Callable[[Pcm], bytes]
     decode: Callable[[bytes], Pcm]
+    channels: int = 1
+    event_rate_hz: int = 8000  # the clock of telephone events beside it
 
     @property
     def frame_samples(self) -> int:
@@ -43,7 +44,8 @@ class Codec:
 
     @property
     def rtpmap(self) -> str:
-        return f"{self.payload_type} {self.name}/{self.rate_hz}"
+        shown = f"{self.payload_type} {self.name}/{self.rate_hz}"
+        return f"{shown}/{self.channels}" if self.channels > 1 else shown
 
 
 def _ulaw_table() -> Pcm:
@@ -95,6 +97,16 @@ PCMA = Codec("PCMA", 8000, 8, _encoder(_alaw_table()), _decoder(_alaw_table()))
 L16_8K = _l16(8000, 96)
 L16_16K = _l16(16000, 97)
 CODECS = (PCMU, PCMA, L16_8K, L16_16K)
+# Says and hears nothing but silence: for what there is beside audio.
+SILENT_OPUS = Codec(
+    "opus",
+    48000,
+    111,
+    lambda _: b"\xf8\xff\xfe",
+    lambda _: silence(FRAME_MS, 48000),
+    channels=2,
+    event_rate_hz=48000,
+)
 
 
 @dataclass(frozen=True)
@@ -308,7 +320,7 @@ class RtpSession:
         steps = max(1, duration_ms // FRAME_MS)
         for step in range(1, steps + 3):
             last = step >= steps
-            units = min(step, steps) * FRAME_MS * EVENT_RATE_HZ // 1000
+            units = min(step, steps) * FRAME_MS * self.codec.event_rate_hz // 1000
             event = struct.pack("!BBH", DIGITS.index(digit), 0x8A if last else 0x0A, units)
             self._send(EVENT_PAYLOAD, event, marker=step == 1)
             await asyncio.sleep(due_s + (step - 1) * FRAME_MS / 1000 - loop.time())

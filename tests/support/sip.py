@@ -76,7 +76,7 @@ def render_sdp(port: int, codecs: Sequence[Codec], direction: str, version: int)
         "t=0 0",
         f"m=audio {port} RTP/AVP {payloads} {EVENT_PAYLOAD}",
         *(f"a=rtpmap:{codec.rtpmap}" for codec in codecs),
-        f"a=rtpmap:{EVENT_PAYLOAD} telephone-event/8000",
+        f"a=rtpmap:{EVENT_PAYLOAD} telephone-event/{codecs[0].event_rate_hz}",
         f"a=fmtp:{EVENT_PAYLOAD} 0-16",
         "a=ptime:20",
         f"a={direction}",
@@ -136,6 +136,11 @@ class Call:
         self._adopt_sdp(answer.body)
         return answer
 
+    async def info_digit(self, digit: str, duration_ms: int) -> None:
+        """Presses a key as a telephone does that tells of it by SIP INFO."""
+        body = f"Signal={digit}\r\nDuration={duration_ms}\r\n"
+        await self._request("INFO", body=body, kind="application/dtmf-relay")
+
     async def wait_ended(self, timeout_s: float = 10.0) -> None:
         async with within(timeout_s, lambda: f"the end of the call {self.uuid}"):
             await self.ended.wait()
@@ -180,10 +185,14 @@ class Call:
         return render_sdp(self.rtp.port, [self.rtp.codec], "sendrecv", self._version)
 
     async def _request(
-        self, method: str, body: str = "", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        body: str = "",
+        headers: Mapping[str, str] | None = None,
+        kind: str = "application/sdp",
     ) -> Message:
         self._cseq += 1
-        message = self._message(method, self._cseq, body, headers or {})
+        message = self._message(method, self._cseq, body, headers or {}, kind)
         try:
             response = await self._agent.transact(message)
         except TimeoutError:
@@ -206,7 +215,14 @@ class Call:
             raise CallFailed(response.status, response.start)
         return response
 
-    def _message(self, method: str, cseq: int, body: str, headers: Mapping[str, str]) -> Message:
+    def _message(
+        self,
+        method: str,
+        cseq: int,
+        body: str,
+        headers: Mapping[str, str],
+        kind: str = "application/sdp",
+    ) -> Message:
         fields = [
             ("Via", self._agent.via()),
             ("Max-Forwards", "70"),
@@ -219,7 +235,7 @@ class Call:
             *headers.items(),
         ]
         if body:
-            fields.append(("Content-Type", "application/sdp"))
+            fields.append(("Content-Type", kind))
         return Message(f"{method} {self._target} SIP/2.0", fields, body)
 
     def _adopt_sdp(self, body: str) -> None:

@@ -6,18 +6,30 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, Protocol
 
 from tests.support.child import Child
-from tests.support.freeswitch import ESL_PASSWORD, ROOT, PrivateSwitch
+from tests.support.freeswitch import ESL_PASSWORD, ROOT
 from tests.support.waiting import eventually
 
 _READY_S = 30.0
 
 
+class Switch(Protocol):
+    """What a worker needs of a switch, real or simulated."""
+
+    esl_port: int
+
+    @property
+    def handoff_socket(self) -> Path: ...
+
+    async def json(self, command: str) -> Any: ...
+
+
 class Worker:
     """A worker of a private switch. It belongs to no event loop."""
 
-    def __init__(self, switch: PrivateSwitch, name: str = "w1", **env: str) -> None:
+    def __init__(self, switch: Switch, name: str = "w1", **env: str) -> None:
         self.name = name
         self._switch = switch
         self._directory = tempfile.TemporaryDirectory(prefix="pylisten-")

@@ -52,6 +52,8 @@ class Stream:
         self.first_text = ""
         self.frames: list[Frame] = []
         self.texts: list[dict[str, Any]] = []
+        self.text_times_ns: list[int] = []
+        """When each of `texts` came, CLOCK_MONOTONIC."""
         self.closed = asyncio.Event()
         self.close_code: int | None = None
         self.close_reason = ""
@@ -195,6 +197,7 @@ class Stream:
             self.first = json.loads(message)
         else:
             self.texts.append(json.loads(message))
+            self.text_times_ns.append(time.monotonic_ns())
         async with self._news:
             self._news.notify_all()
 
@@ -220,7 +223,8 @@ class ListenServer:
 
     `behaviour` runs for each connection once its first frame has come, `on_frame` for each binary
     frame. `handshake_delay_ms` delays the upgrade; `answer_status` answers with that HTTP status
-    instead of it (also 200: a server that speaks no WebSocket).
+    instead of it (also 200: a server that speaks no WebSocket), with `location` for a redirect. TLS
+    with `client_ca` lets in only those who have a certificate of that authority.
     """
 
     def __init__(
@@ -232,7 +236,10 @@ class ListenServer:
         answer_status: int | None = None,
         subprotocol: str | None = SUBPROTOCOL,
         tls: bool = False,
+        client_ca: Path | None = None,
+        host: str = "127.0.0.1",
         port: int = 0,
+        location: str = "",
     ) -> None:
         self.handshake_delay_ms = handshake_delay_ms
         self.answer_status = answer_status
@@ -242,7 +249,10 @@ class ListenServer:
         self._on_frame = on_frame
         self._subprotocol = subprotocol
         self._tls = tls
+        self._client_ca = client_ca
+        self._host = host
         self._port = port
+        self._location = location
         self._arrived = asyncio.Condition()
         self._server: Server
 
@@ -251,9 +261,12 @@ class ListenServer:
         if self._tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(CERTIFICATE)
+            if self._client_ca:
+                context.load_verify_locations(self._client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
         self._server = await serve(
             self._serve,
-            "127.0.0.1",
+            self._host,
             self._port,
             ssl=context,
             compression=None,
@@ -267,6 +280,8 @@ class ListenServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # With 1000, or its listens would wait for it to come back.
+        await asyncio.gather(*(stream.websocket.close() for stream in self.streams))
         self._server.close()
         await self._server.wait_closed()
 
@@ -276,7 +291,8 @@ class ListenServer:
 
     @property
     def url(self) -> str:
-        return f"{'wss' if self._tls else 'ws'}://127.0.0.1:{self.port}/"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'wss' if self._tls else 'ws'}://{host}:{self.port}/"
 
     async def stream(self, number: int = 0, timeout_s: float = 10.0) -> Stream:
         """Waits for a connection that has sent its first frame; they are numbered from 0."""
@@ -308,7 +324,10 @@ class ListenServer:
         if self.handshake_delay_ms:
             await asyncio.sleep(self.handshake_delay_ms / 1000)
         if self.answer_status is not None:
-            return connection.respond(http.HTTPStatus(self.answer_status), "no WebSocket here\n")
+            answer = connection.respond(http.HTTPStatus(self.answer_status), "no WebSocket here\n")
+            if self._location:
+                answer.headers["Location"] = self._location
+            return answer
         return None
 
     def _select_subprotocol(self, _: ServerConnection, offered: Sequence[str]) -> Any:
