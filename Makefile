@@ -5,6 +5,7 @@
 # PREFIX=/usr/local                   where `make install` puts pylisten
 
 PREFIX ?= /usr/local
+FUZZ_S ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 SHM := $(wildcard mod_listen/shm/*.[ch])
@@ -19,7 +20,7 @@ HAVE_FREESWITCH := pkg-config --exists freeswitch
 .DELETE_ON_ERROR:
 # The targets share one tree and one processor or two: run them one after the other.
 .NOTPARALLEL:
-.PHONY: help demo test test-c test-python module install lint bench clean
+.PHONY: help demo test test-c test-python module install lint bench fuzz clean
 
 
 help: ## show this list
@@ -68,6 +69,12 @@ lint: $(VENV)/.compiled $(VENV)/.dev ## ruff, mypy --strict, C warnings as error
 
 bench: $(VENV)/.compiled ## what it costs to take frames from the shared memory and send them
 	@$(BIN)/python -m tests.bench.frames
+
+fuzz: $(VENV)/.compiled $(VENV)/.dev ## feed the parsers what nobody would send; FUZZ_S seconds each
+	@$(BIN)/pip install -q atheris
+	@for target in verb wire audio esl; do \
+		$(BIN)/python -m tests.fuzz.targets $$target -max_total_time=$(FUZZ_S) -max_len=8192 || exit 1; \
+	done
 
 clean: ## remove all that was built; the virtual environment too
 	@$(MAKE) --no-print-directory -C mod_listen/shm/tests clean
