@@ -215,12 +215,14 @@ async def test_describe_tells_a_worker_all(backend: Backend, server: ListenServe
         "mix_type": str,
         "adopted": bool,
         "blocking": bool,
+        "paused": str,
         "start_epoch_ms": int,
     }
     assert (described["id"], described["uuid"]) == (listen_id, caller.uuid)
     assert (described["name"], described["worker"]) == ("bot", "w1")
     assert (described["sample_rate"], described["mix_type"]) == (16000, "stereo")
     assert (described["adopted"], described["blocking"]) == (False, False)
+    assert described["paused"] == ""
     assert json.loads(described["verb"]) == {"url": server.url, **verb}
     assert described["attributes"]["callSid"] == caller.uuid
 
