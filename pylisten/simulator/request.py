@@ -118,6 +118,8 @@ def _check_url(verb: Mapping[str, Any]) -> None:
         return
     match = _URL.match(url) if isinstance(url, str) else None
     if not match or not (match[1] or match[2]):
+        if isinstance(url, str):  # nor is this one shown: it may hold a token
+            raise _refused("url: found another kind of URL, expected ws, wss, http or https")
         if "url" in verb:
             raise _bad("url", url, "a ws, wss, http or https URL, or a profile")
         raise _refused("url: found nothing, expected a ws, wss, http or https URL, or a profile")

@@ -65,7 +65,7 @@ def test_the_old_way_to_switch_playback_off() -> None:
     ("text", "words"),
     [
         ("", "url: found nothing"),
-        ("ftp://host", 'url: found "ftp://host", expected a ws'),
+        ("ftp://host", "url: found another kind of URL, expected ws"),
         ("ws://", 'url: found "ws://", expected a ws'),
         ("host.example.com", "url: found"),
         ('{"name":"x"}', "url: found nothing"),
