@@ -19,7 +19,7 @@ from tests.support.tones import Pcm
 from tests.support.waiting import eventually
 from tests.support.wsserver import ListenServer, Stream
 
-WORDS_HZ = tones.spread_hz(16)
+WORDS_HZ = tones.spread_hz(14)
 SAMPLES_PER_MS = RATE_HZ // 1000
 QUICK_PINGS = {"ping_interval_s": 0.4, "ping_timeout_s": 0.4}
 
@@ -34,7 +34,7 @@ def noise(seconds: float) -> Pcm:
 
 def words() -> Pcm:
     """3.8 s of different tones, that a telephone line carries."""
-    speech = tones.staircase(WORDS_HZ, 120, 100, RATE_HZ)
+    speech = tones.staircase(WORDS_HZ, 120, 130, RATE_HZ)
     return np.concatenate((tones.silence(300, RATE_HZ), speech))
 
 
@@ -152,10 +152,11 @@ async def survive(backend: Backend, loss: Loss) -> None:
         assert_said(recording, said, hook["gap_ms"])
         assert hook["bytes_sent"] <= recording.whole.nbytes, "what comes twice counts once"
     else:
-        found = tones.bursts(recording.whole, RATE_HZ, join_ms=30)
+        # A machine that stands still for a moment stretches a word, whatever the connection does.
+        found = tones.bursts(recording.whole, RATE_HZ, join_ms=100)
         assert tones.order(found, WORDS_HZ) == WORDS_HZ
         for burst in found[1:]:
-            assert burst.length == pytest.approx(tones.samples(120, RATE_HZ), abs=80)
+            assert burst.length == pytest.approx(tones.samples(120, RATE_HZ), abs=480)
     for duration_ms in (int(end["Listen-Duration-Ms"]), hook["listen_duration_ms"]):
         assert recording.whole.size / SAMPLES_PER_MS == pytest.approx(duration_ms, abs=40)
     assert (second.close_code, second.close_reason) == (1000, "stopped")
