@@ -18,9 +18,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_not_run] = 0
 
 
-# Calls that run in real time, against deadlines of milliseconds: on a machine that others share, one
-# of many hundreds meets a stall now and then. A fault of ours fails three times; a stall does not.
-# Every repetition is shown in the summary.
+# Calls that run in real time, against deadlines of milliseconds: on a machine that others share,
+# one of many hundreds meets a stall now and then. A fault of ours fails three times; a stall does
+# not. Every repetition is shown in the summary.
 _REAL_TIME = ("conformance", "contract", "freeswitch")
 _REPETITIONS = 2
 
