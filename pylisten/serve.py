@@ -34,7 +34,8 @@ def serve(config: Config, *, workers: int | None = None, name: str | None = None
         import uvloop
     except ImportError:
         return asyncio.run(run)
-    return uvloop.run(run)
+    code: int = uvloop.run(run)  # untyped where it is not installed
+    return code
 
 
 def _notify_systemd(state: str) -> None:
